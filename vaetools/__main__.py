@@ -1,0 +1,5 @@
+"""`python -m vaetools`, for torchrun."""
+
+from .cli import main
+
+main()

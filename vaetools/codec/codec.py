@@ -1,0 +1,305 @@
+"""Images to .vtc bytes and back, batched.
+
+    compress:    images -> groups of one padded shape -> model.quantiser.to_symbols -> entropy coder -> container
+    decompress:  container -> entropy coder <-> model.quantiser.first_pass, second_pass -> to_images
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import Desync, FormatError, ModelError, ModelMissing, UsageError
+from ..model import quantiser
+from ..model.precision import has_bfloat16, pick_device
+from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
+from .container import Header, Limits, pack, round_quality, unpack
+from .entropy import CoderModels, SymbolDecoder, SymbolEncoder
+
+BATCH_PIXELS = 8_000_000  # of the padded images that go through the network at once
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One image on its way: its place in the caller's list and its size before padding."""
+
+    position: int
+    height: int
+    width: int
+
+
+class Codec:
+    """Compresses with one model; decompresses files of any installed model.
+
+    >>> codec = Codec.load("photo")
+    >>> files = codec.compress(batch, quality=60)
+    >>> images = codec.decompress(files)
+    """
+
+    def __init__(self, model: LoadedModel, device: torch.device, *, bfloat16: bool | None = None, limits: Limits = Limits()) -> None:
+        config = model.vae.config
+        if config.posterior != "uniform" or model.tables is None:
+            raise ModelError(
+                f"{model.path}: a model with a {config.posterior} posterior has no codec; train one with --posterior uniform to compress"
+            )
+        self.bfloat16 = has_bfloat16(device) if bfloat16 is None else bfloat16
+        self.model, self.device, self.limits = model, device, limits
+        self.vae = quantiser.prepare_for_inference(model.vae, device, bfloat16=self.bfloat16)
+        self.config = config
+        self.coders = CoderModels(model.tables)
+        self._others: dict[bytes, Codec] = {}
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = "photo",
+        device: str = "auto",
+        *,
+        bfloat16: bool | None = None,
+        limits: Limits = Limits(),
+    ) -> Codec:
+        """`model`: an installed model's name, a weights file, or the folder of a training run.
+
+        `bfloat16` is used where the chip has it unless said otherwise; files decode to the same symbols either way.
+        Raises ModelError if the model cannot be used, UsageError on an unknown device.
+        """
+        try:
+            chosen = pick_device(device)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        return cls(load_weights(find_by_name(model)), chosen, bfloat16=bfloat16, limits=limits)
+
+    # Compression.
+
+    def compress(self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float] = 60.0, batch_size: int = 8) -> list[bytes]:
+        """One .vtc file per image.
+
+        images: a batch (B, C, H, W) or a list of (C, H, W) of any sizes; integers of the model's bit depth (uint8, or
+        uint16 for 16 bits) or floats in 0..1. Gray images (C = 1) go through a colour model and come back gray.
+        quality: 0 (smallest) to 100 (best), one for all or one each, in steps of 0.01.
+        Raises UsageError on a wrong type, shape or range.
+        """
+        _check_batch_size(batch_size)
+        prepared = [self._to_unit_range(image, position) for position, image in enumerate(images)]
+        qualities = self._qualities(quality, len(prepared))
+        items = [_Item(i, image.shape[1], image.shape[2]) for i, image in enumerate(prepared)]
+        files: list[bytes] = [b""] * len(items)
+        for group in self._batches(items, batch_size):
+            heights, widths = (torch.tensor(sides) for sides in zip(*((item.height, item.width) for item in group), strict=True))
+            q = torch.tensor([qualities[item.position] for item in group]) / 100
+            x = torch.stack([self._pad(prepared[item.position]) for item in group]).to(self.device)
+            x = x.contiguous(memory_format=torch.channels_last)
+            symbols = quantiser.to_symbols(self.vae, x, q.to(self.device), heights, widths, bfloat16=self.bfloat16)
+            z, residuals = (_to_int16(part) for part in (symbols.z, symbols.residuals))
+            index = symbols.index.cpu().numpy()
+            for row, item in enumerate(group):
+                payload = self._encode_symbols(item, z[row], residuals[row], index[row])
+                channels = images[item.position].shape[0]
+                header = Header(
+                    self.model.hash,
+                    item.width,
+                    item.height,
+                    channels,
+                    self.config.bit_depth,
+                    qualities[item.position],
+                    payload_length=len(payload),
+                    payload_crc=zlib.crc32(payload),
+                    symbols_crc=_symbols_crc(z[row], residuals[row]),
+                )
+                files[item.position] = pack(header, payload)
+        return files
+
+    def _encode_symbols(self, item: _Item, z: np.ndarray, residuals: np.ndarray, index: np.ndarray) -> bytes:
+        encoder = SymbolEncoder()
+        encoder.put(z.ravel(), _channels_of(z.shape), self.coders.z)
+        for places in self._coded_places(item, residuals.shape):
+            encoder.put(residuals[places], index[places], self.coders.y)
+        return encoder.finish()
+
+    # Decompression.
+
+    def decompress(self, files: Sequence[bytes], batch_size: int = 8) -> list[Tensor]:
+        """The images, (C, H, W) uint8 (uint16 for 16 bits), on the CPU.
+
+        Raises FormatError, of the kind that errors.py tells, on the first file that cannot be decoded; its message
+        starts with the file's place in the list if there are several.
+        """
+        _check_batch_size(batch_size)
+        images: list[Tensor | None] = [None] * len(files)
+        jobs: dict[bytes, list[tuple[_Item, Header, bytes]]] = {}
+        for position, data in enumerate(files):
+            with _naming(position, len(files)):
+                header, payload = unpack(data, self.limits)
+                codec = self._codec_for(header)
+                if (header.bit_depth, header.channels) not in codec._formats():
+                    raise FormatError(f"{header.channels} channels of {header.bit_depth} bits is not what the model {codec.config.name} codes")
+            jobs.setdefault(header.model_hash, []).append((_Item(position, header.height, header.width), header, payload))
+        for model_hash, job in jobs.items():
+            codec = self if model_hash == self.model.hash else self._others[model_hash]
+            known = {item.position: (header, payload) for item, header, payload in job}
+            for group in codec._batches([item for item, _, _ in job], batch_size):
+                decoded = codec._decode_group(group, [known[item.position] for item in group], len(files))
+                for item, image in zip(group, decoded, strict=True):
+                    images[item.position] = image
+        return [image for image in images if image is not None]
+
+    def _decode_group(self, group: list[_Item], files: list[tuple[Header, bytes]], count: int) -> list[Tensor]:
+        stride, per_side = self.config.hyper_stride, self.config.hyper_stride // self.config.latent_stride
+        rows, columns = -(-group[0].height // stride), -(-group[0].width // stride)
+        z_shape = (self.config.hyper_channels, rows, columns)
+        y_shape = (self.config.latent_channels, rows * per_side, columns * per_side)
+        decoders, z = [], np.zeros((len(group), *z_shape), np.int16)
+        residuals = np.zeros((len(group), *y_shape), np.int16)
+        for row, (item, (_, payload)) in enumerate(zip(group, files, strict=True)):
+            with _naming(item.position, count):
+                decoders.append(SymbolDecoder(payload))
+                z[row] = _within_int16(decoders[row].get(_channels_of(z_shape), self.coders.z)).reshape(z_shape)
+        with torch.inference_mode(), quantiser.autocast(self.device, bfloat16=self.bfloat16):
+            first = quantiser.first_pass(self.vae, self._to_device(z))
+            self._decode_pass(0, group, decoders, first.index.cpu().numpy(), residuals, count)
+            second = quantiser.second_pass(self.vae, first, self._to_device(residuals))
+            self._decode_pass(1, group, decoders, second.index.cpu().numpy(), residuals, count)
+        for row, (item, (header, _)) in enumerate(zip(group, files, strict=True)):
+            with _naming(item.position, count):
+                decoders[row].finish()
+                if _symbols_crc(z[row], residuals[row]) != header.symbols_crc:
+                    raise Desync("the decoded symbols are not those that were encoded; please report this with the file")
+        quality = torch.tensor([header.quality for header, _ in files], device=self.device) / 100
+        x = quantiser.to_images(self.vae, second, self._to_device(residuals), quality, bfloat16=self.bfloat16)
+        return [self._to_pixels(x[row, :, : item.height, : item.width], files[row][0]) for row, item in enumerate(group)]
+
+    def _decode_pass(
+        self, number: int, group: list[_Item], decoders: list[SymbolDecoder], index: np.ndarray, residuals: np.ndarray, count: int
+    ) -> None:
+        for row, item in enumerate(group):
+            places = self._coded_places(item, residuals.shape[1:])[number]
+            with _naming(item.position, count):
+                residuals[row][places] = _within_int16(decoders[row].get(index[row][places], self.coders.y))
+
+    def _codec_for(self, header: Header) -> Codec:
+        if header.model_hash == self.model.hash:
+            return self
+        if header.model_hash not in self._others:
+            path = find_by_hash(header.model_hash)
+            if path is None:
+                raise ModelMissing(
+                    f"it was written with the model {header.model_hash.hex()}, which is not installed: "
+                    "put its weights in a folder named by VAETOOLS_MODELS"
+                )
+            self._others[header.model_hash] = Codec(load_weights(path), self.device, bfloat16=self.bfloat16, limits=self.limits)
+        return self._others[header.model_hash]
+
+    # Shapes and values.
+
+    def _formats(self) -> set[tuple[int, int]]:
+        """(bit depth, channels) that files of this model have."""
+        return {(self.config.bit_depth, self.config.image_channels), (self.config.bit_depth, 1)}
+
+    def _to_unit_range(self, image: Tensor, position: int) -> Tensor:
+        """(model's channels, H, W) float32 in 0..1, on the image's device."""
+        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in {c for _, c in self._formats()} or not image.numel():
+            got = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            wanted = " or ".join(f"({c}, H, W)" for c in sorted({c for _, c in self._formats()}, reverse=True))
+            raise UsageError(f"image {position}: expected a tensor of shape {wanted}, got {got}")
+        if image.shape[1] * image.shape[2] > self.limits.max_pixels or max(image.shape) > self.limits.max_side:
+            raise UsageError(f"image {position}: {image.shape[2]} x {image.shape[1]} pixels is above the limit of {self.limits.max_pixels:,}")
+        maximum = 2**self.config.bit_depth - 1
+        if image.is_floating_point():
+            if not bool(((image >= 0) & (image <= 1)).all()):
+                raise UsageError(f"image {position}: float values must be within 0..1")
+            x = image.float()
+        elif image.dtype == (torch.uint8 if self.config.bit_depth == 8 else torch.uint16):
+            x = image.to(torch.int32).float() / maximum
+        else:
+            raise UsageError(f"image {position}: expected uint{self.config.bit_depth} or floats in 0..1, got {image.dtype}")
+        return x.expand(self.config.image_channels, -1, -1)
+
+    def _to_pixels(self, x: Tensor, header: Header) -> Tensor:
+        maximum = 2**header.bit_depth - 1
+        if header.channels < x.shape[0]:
+            x = x.mean(0, keepdim=True)
+        whole = x.float().clamp(0, 1).mul(maximum).round()
+        return whole.to(torch.uint8 if header.bit_depth == 8 else torch.int32).to(torch.uint8 if maximum == 255 else torch.uint16).cpu().contiguous()
+
+    def _pad(self, image: Tensor) -> Tensor:
+        stride = self.config.hyper_stride
+        return F.pad(image[None], (0, -image.shape[2] % stride, 0, -image.shape[1] % stride), mode="replicate")[0]
+
+    def _to_device(self, symbols: np.ndarray) -> Tensor:
+        return torch.from_numpy(symbols).to(self.device).float().contiguous(memory_format=torch.channels_last)
+
+    def _coded_places(self, item: _Item, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Boolean maps (M, h, w) of the latents that the first and the second pass code."""
+        like = torch.empty(1, *shape)
+        first = quantiser.first_pass_mask(like)[0].numpy() > 0
+        region = quantiser.coded_region(self.vae, like, torch.tensor([item.height]), torch.tensor([item.width]))[0].numpy() > 0
+        return first & region, ~first & region
+
+    def _batches(self, items: list[_Item], batch_size: int) -> Iterator[list[_Item]]:
+        """Groups of one padded shape, of at most `batch_size` images and BATCH_PIXELS pixels, but at least one image."""
+        stride = self.config.hyper_stride
+        shapes: dict[tuple[int, int], list[_Item]] = {}
+        for item in items:
+            shapes.setdefault((-(-item.height // stride), -(-item.width // stride)), []).append(item)
+        for (rows, columns), same in shapes.items():
+            size = max(1, min(batch_size, BATCH_PIXELS // (rows * columns * stride**2)))
+            for start in range(0, len(same), size):
+                yield same[start : start + size]
+
+    def _qualities(self, quality: float | Sequence[float], count: int) -> list[float]:
+        values = list(quality) if isinstance(quality, Sequence) else [quality] * count
+        if len(values) != count:
+            raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
+        for value in values:
+            self.check_quality(value)
+        return [round_quality(value) for value in values]
+
+    @staticmethod
+    def check_quality(quality: float) -> None:
+        """Raises UsageError outside 0..100."""
+        if not 0 <= quality <= 100:
+            raise UsageError(f"quality must be from 0 to 100, not {quality}")
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+
+
+def _to_int16(symbols: Tensor) -> np.ndarray:
+    return symbols.to(torch.int16).cpu().numpy()
+
+
+def _within_int16(symbols: np.ndarray) -> np.ndarray:
+    return symbols.astype(np.int16)  # decoded values are within +-32768 by construction
+
+
+def _channels_of(shape: Sequence[int]) -> np.ndarray:
+    """The channel of each element of a (C, h, w) array, flattened."""
+    return np.repeat(np.arange(shape[0]), shape[1] * shape[2])
+
+
+def _symbols_crc(z: np.ndarray, residuals: np.ndarray) -> int:
+    return zlib.crc32(residuals.astype("<i2").tobytes(), zlib.crc32(z.astype("<i2").tobytes()))
+
+
+class _naming:
+    """Put the place in the list before the message of a FormatError, if there are several files."""
+
+    def __init__(self, position: int, count: int) -> None:
+        self.position, self.count = position, count
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FormatError) and self.count > 1:
+            error.args = (f"file {self.position}: {error}",)

@@ -1,0 +1,92 @@
+"""Symbols to bytes and back, with constriction's range coder and the model's integer tables.
+
+Symbols are sorted by their table, so that one call codes all that share one. A value beyond its table's reach is coded
+as the table's last symbol, the escape, and again as 16 plain bits after the group's sequence ends.
+"""
+
+from __future__ import annotations
+
+import constriction
+import numpy as np
+
+from ..errors import Corrupt
+from ..model.tables import ProbabilityTables
+
+_Categorical = constriction.stream.model.Categorical
+_PLAIN = constriction.stream.model.Uniform(65536)
+PLAIN_OFFSET = 32768
+
+
+class TableModels:
+    """The coder's form of one set of tables, (rows, 2 * reach + 2) frequencies."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.reach = (table.shape[1] - 2) // 2
+        # Whole numbers with a power of two as sum, within 2^53: the coder's normalisation is the same on every machine.
+        self.models = [_Categorical(row.astype(np.float64), perfect=False) for row in table]
+
+
+class CoderModels:
+    """Built once per loaded model: `y` by scale index, `z` by channel."""
+
+    def __init__(self, tables: ProbabilityTables) -> None:
+        self.y, self.z = TableModels(tables.y), TableModels(tables.z)
+
+
+class SymbolEncoder:
+    """Takes groups of symbols in the order in which a SymbolDecoder will ask for them."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def put(self, symbols: np.ndarray, rows: np.ndarray, models: TableModels) -> None:
+        """symbols: (N,) whole numbers within +-32767; rows: (N,) the table of each, uint8."""
+        reach = models.reach
+        order = np.argsort(rows, kind="stable")
+        values = symbols[order].astype(np.int32)
+        escaped = np.abs(values) > reach
+        coded = np.where(escaped, 2 * reach + 1, values + reach).astype(np.int32)
+        for row, start, end in _groups(rows, len(models.models)):
+            self._coder.encode(coded[start:end], models.models[row])
+        if escaped.any():
+            self._coder.encode(values[escaped] + PLAIN_OFFSET, _PLAIN)
+
+    def finish(self) -> bytes:
+        return self._coder.get_compressed().astype("<u4").tobytes()
+
+
+class SymbolDecoder:
+    """The mirror of SymbolEncoder. Raises Corrupt on bytes that no encoder wrote, where that shows."""
+
+    def __init__(self, payload: bytes) -> None:
+        if len(payload) % 4:
+            raise Corrupt(f"a payload of {len(payload)} bytes is no whole number of words")
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+
+    def get(self, rows: np.ndarray, models: TableModels) -> np.ndarray:
+        """(N,) int32 symbols for the (N,) tables."""
+        reach = models.reach
+        values = np.empty(len(rows), np.int32)
+        try:
+            for row, start, end in _groups(rows, len(models.models)):
+                values[start:end] = self._coder.decode(models.models[row], end - start)
+            escaped = values == 2 * reach + 1
+            values -= reach
+            if escaped.any():
+                values[escaped] = self._coder.decode(_PLAIN, int(escaped.sum())) - PLAIN_OFFSET
+        except (AssertionError, ValueError) as error:  # what constriction raises on invalid data
+            raise Corrupt(f"the payload is not what an encoder writes ({error})") from None
+        result = np.empty_like(values)
+        result[np.argsort(rows, kind="stable")] = values
+        return result
+
+    def finish(self) -> None:
+        """Raises Corrupt if much of the payload was left unread."""
+        if not self._coder.maybe_exhausted():
+            raise Corrupt("the payload holds more than the image")
+
+
+def _groups(rows: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+    """(table, start, end) of each table that occurs, in the order of the sorted symbols."""
+    ends = np.cumsum(np.bincount(rows, minlength=count))
+    return [(row, int(start), int(end)) for row, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)) if end > start]

@@ -1,0 +1,76 @@
+"""The few layers that the network is built from."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Depthwise(nn.Conv2d):
+    """A 3x3 depthwise convolution. On CPUs it runs in float32 under autocast, where bfloat16 is slower."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+class ResidualBlock(nn.Module):
+    """Spatial mixing, then a gated feed-forward step, each added to its input.
+
+        x --1x1--SiLU--dw3x3--1x1--(+)--1x1--split--SiLU(a)*b--1x1--(+)-->
+        '---------------------------'  '--------------------------'
+
+    Both branches start at zero, so that a fresh stack is the identity and needs no normalisation layer.
+    """
+
+    def __init__(self, channels: int, expand: int = 2) -> None:
+        super().__init__()
+        self.mix_in = nn.Conv2d(channels, channels, 1)
+        self.mix_space = Depthwise(channels)
+        self.mix_out = nn.Conv2d(channels, channels, 1)
+        self.gate_in = nn.Conv2d(channels, 2 * expand * channels, 1)
+        self.gate_out = nn.Conv2d(expand * channels, channels, 1)
+        for last in (self.mix_out, self.gate_out):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mix_out(self.mix_space(F.silu(self.mix_in(x))))
+        gate, value = self.gate_in(x).chunk(2, 1)
+        return x + self.gate_out(F.silu(gate) * value)
+
+
+def residual_stack(channels: int, depth: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(depth)))
+
+
+def upsample(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Twice the height and width, by a 1x1 convolution and a pixel shuffle."""
+    return nn.Sequential(nn.Conv2d(channels_in, 4 * channels_out, 1), nn.PixelShuffle(2))
+
+
+class QualityGain(nn.Module):
+    """One positive factor per channel, log-linear in the quality between a few learned knots.
+
+    Continuous rate from one model by gain vectors: Cui et al., "Asymmetric Gained Deep Image Compression With
+    Continuous Rate Adaptation", CVPR 2021, section 3.
+    """
+
+    def __init__(self, channels: int, start: float = 0.0, stop: float = 0.0, knots: int = 8) -> None:
+        super().__init__()
+        self.log_gain = nn.Parameter(torch.linspace(start, stop, knots)[:, None].repeat(1, channels))
+
+    def forward(self, quality: Tensor) -> Tensor:
+        """(B,) qualities in [0, 1] -> (B, C, 1, 1) factors."""
+        last = len(self.log_gain) - 1
+        position = quality * last
+        knot = position.floor().clamp(0, last - 1).long()
+        fraction = (position - knot)[:, None]
+        log_gain = torch.lerp(self.log_gain[knot], self.log_gain[knot + 1], fraction)
+        return log_gain.exp()[:, :, None, None]

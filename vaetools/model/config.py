@@ -1,0 +1,130 @@
+"""The one description of a network: every width, depth and range that its weights depend on."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, fields, replace
+
+from ..errors import ModelError
+
+POSTERIORS = ("uniform", "gaussian")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # it becomes part of a file's name
+MAX_SIZE, MAX_DEPTH = 8192, 64  # far above what trains; they keep a hostile config from taking all memory
+# Partial sums of the integer network stay below 2^24 up to these sizes: see the table in scales.py.
+MAX_SCALE_WIDTH, MAX_HYPER_CHANNELS, MAX_LATENT_CHANNELS = 250, 64, 550
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a two-level convolutional VAE.
+
+    The image is cut into `patch` x `patch` squares; the latents y have one position per `2 * patch` pixels a side, the
+    hyper-latents z one per `8 * patch`. `quality_lambdas` are the Lagrange multipliers of quality 0 and 100 in
+    `lambda * 255^2 * MSE + bits per pixel`.
+    """
+
+    name: str = "photo"
+    image_channels: int = 3
+    bit_depth: int = 8
+    patch: int = 8
+    width: int = 192
+    inner_width: int = 256
+    latent_channels: int = 160
+    hyper_channels: int = 64
+    scale_width: int = 96
+    encoder_blocks: tuple[int, int] = (3, 2)
+    decoder_blocks: tuple[int, int] = (4, 2)
+    posterior: str = "uniform"
+    quality_lambdas: tuple[float, float] = (0.001, 0.1)
+
+    def __post_init__(self) -> None:
+        for key in ("encoder_blocks", "decoder_blocks", "quality_lambdas"):
+            value = getattr(self, key)
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
+                raise ModelError(f"config: {key} must be two numbers, not {value!r}")
+            object.__setattr__(self, key, tuple(value))
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise ModelError(f"config: name must be letters, digits and ._-, not {self.name!r}")
+        sizes = ("image_channels", "patch", "width", "inner_width", "latent_channels", "hyper_channels", "scale_width")
+        for key in sizes:
+            if not _is_whole(getattr(self, key), 1, MAX_SIZE):
+                raise ModelError(f"config: {key} must be a whole number from 1 to {MAX_SIZE}, not {getattr(self, key)!r}")
+        for key in ("encoder_blocks", "decoder_blocks"):
+            if not all(_is_whole(depth, 0, MAX_DEPTH) for depth in getattr(self, key)):
+                raise ModelError(f"config: {key} must be whole numbers from 0 to {MAX_DEPTH}, not {getattr(self, key)!r}")
+        if self.latent_channels % 2:
+            raise ModelError(f"config: latent_channels must be even (two coding passes), not {self.latent_channels}")
+        limits = {"scale_width": MAX_SCALE_WIDTH, "hyper_channels": MAX_HYPER_CHANNELS, "latent_channels": MAX_LATENT_CHANNELS}
+        for key, limit in limits.items():
+            if getattr(self, key) > limit:
+                raise ModelError(f"config: {key} {getattr(self, key)} is above {limit}, the most that integer scales compute exactly")
+        if self.bit_depth not in (8, 16):
+            raise ModelError(f"config: bit_depth must be 8 or 16, not {self.bit_depth!r}")
+        if self.posterior not in POSTERIORS:
+            raise ModelError(f"config: posterior must be one of {', '.join(POSTERIORS)}, not {self.posterior!r}")
+        low, high = self.quality_lambdas
+        if not all(isinstance(value, (int, float)) for value in (low, high)) or not 0 < low < high < math.inf:
+            raise ModelError(f"config: quality_lambdas must rise from above 0, not {low!r} to {high!r}")
+
+    @property
+    def latent_stride(self) -> int:
+        """Pixels a side per position of the latents y."""
+        return 2 * self.patch
+
+    @property
+    def hyper_stride(self) -> int:
+        """Pixels a side per position of the hyper-latents z: images are padded to multiples of it."""
+        return 8 * self.patch
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Raises ModelError on text that is no config, or has keys this version does not know."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"config: not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise ModelError("config: not a JSON object")
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ModelError(f"config: unknown key {', '.join(unknown)}: the model needs a newer vaetools")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ModelError(f"config: {error}") from None
+
+
+PRESETS = {
+    "photo": ModelConfig(),
+    "small": ModelConfig(
+        name="small",
+        patch=2,
+        width=64,
+        inner_width=96,
+        latent_channels=32,
+        hyper_channels=16,
+        scale_width=32,
+        encoder_blocks=(2, 1),
+        decoder_blocks=(2, 1),
+        posterior="gaussian",
+    ),
+    "gray16": ModelConfig(
+        name="gray16", image_channels=1, bit_depth=16, width=128, inner_width=192, latent_channels=96, scale_width=64
+    ),
+}
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def preset(name: str, **changes: object) -> ModelConfig:
+    """The preset of that name (`photo`, `small`, `gray16`) with some fields changed. Raises ModelError if unknown."""
+    if name not in PRESETS:
+        raise ModelError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **changes)  # type: ignore[arg-type]

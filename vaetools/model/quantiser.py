@@ -1,0 +1,114 @@
+"""From images to whole numbers and back, the way a codec and a calibration both need it.
+
+    encoder:  images -> y, z ->  z' = round(z)  -> first_pass -> r1 -> second_pass -> r2
+    decoder:                     z'             -> first_pass -> r1 -> second_pass -> r2 -> to_images
+
+r = round(y - mean) are the residuals. The table indexes that both sides derive come from z' and r1 alone, exactly
+(scales.py); the means are floats, and may differ by a rounding error between two machines without any harm but that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Depthwise
+from .precision import autocast, has_bfloat16
+from .scales import LEVELS, IntegerConv
+from .vae import VAE, Prediction, first_pass_mask
+
+SYMBOL_MAX = 32767
+
+
+@dataclass
+class FirstPass:
+    """Known once z is: (B, M, h, w) prediction of y, table indexes (uint8), and the mask (1, M, h, w) of this pass."""
+
+    prediction: Prediction
+    scale_output: Tensor
+    mask: Tensor
+    index: Tensor
+
+
+@dataclass
+class SecondPass:
+    """Known once the first pass is: (B, M, h, w) means of all y, and the table indexes of both passes (uint8)."""
+
+    mean: Tensor
+    index: Tensor
+
+
+@dataclass
+class Symbols:
+    """What a file holds of a batch: whole numbers in float tensors. z (B, Z, h/4, w/4); residuals, index (B, M, h, w)."""
+
+    z: Tensor
+    residuals: Tensor
+    index: Tensor
+
+
+def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool | None = None) -> VAE:
+    """Move to the device; where bfloat16 is fast, round the weights that run in it once instead of at each call."""
+    vae = vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    if has_bfloat16(device) if bfloat16 is None else bfloat16:
+        for module in vae.modules():
+            exact = isinstance(module, (Depthwise, IntegerConv))
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not exact:
+                module.to(torch.bfloat16)
+    return vae
+
+
+def _whole_indexes(u: Tensor) -> Tensor:
+    return (u * 8).clamp(0, LEVELS - 1).round().to(torch.uint8)
+
+
+def first_pass(vae: VAE, z: Tensor) -> FirstPass:
+    prediction = vae.predict(z)
+    with torch.autocast(z.device.type, enabled=False):
+        u = vae.scales.from_hyper_latents(z)
+    return FirstPass(prediction, u, first_pass_mask(prediction.mean), _whole_indexes(u))
+
+
+def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
+    """`residuals` (B, M, h, w) of the first pass; what stands elsewhere is not looked at."""
+    residuals = residuals * first.mask
+    chosen = first.mask > 0
+    mean = torch.where(chosen, first.prediction.mean, vae.refine(first.prediction, residuals, first.mask))
+    with torch.autocast(residuals.device.type, enabled=False):
+        refined = _whole_indexes(first.scale_output + vae.scales.from_residuals(residuals))
+    return SecondPass(mean, torch.where(chosen, first.index, refined))
+
+
+def coded_region(vae: VAE, latents: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
+    """(B, 1, h, w): 1 where a latent covers a pixel of the image (heights, widths: (B,)), 0 where only padding."""
+    stride = vae.config.latent_stride
+    rows = torch.arange(latents.shape[2], device=latents.device) * stride < heights[:, None].to(latents.device)
+    columns = torch.arange(latents.shape[3], device=latents.device) * stride < widths[:, None].to(latents.device)
+    return (rows[:, :, None] & columns[:, None, :])[:, None].to(latents.dtype)
+
+
+@torch.inference_mode()
+def to_symbols(vae: VAE, images: Tensor, quality: Tensor, heights: Tensor, widths: Tensor, *, bfloat16: bool | None = None) -> Symbols:
+    """images (B, C, H, W) in 0..1, padded to the hyper stride; quality (B,) in 0..1; heights, widths (B,) before padding."""
+    with autocast(images.device, bfloat16=bfloat16):
+        q = vae.encode(images, quality)
+        z = q.z.mean.float().round().clamp(-127, 127)
+        first = first_pass(vae, z)
+        region = coded_region(vae, q.y.mean, heights, widths)
+        residuals = _residuals(q.y.mean, first.prediction.mean) * first.mask * region
+        second = second_pass(vae, first, residuals)
+        residuals = residuals + _residuals(q.y.mean, second.mean) * (1 - first.mask) * region
+    return Symbols(z, residuals, second.index)
+
+
+def _residuals(y: Tensor, mean: Tensor) -> Tensor:
+    return (y - mean).round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
+
+
+@torch.inference_mode()
+def to_images(vae: VAE, second: SecondPass, residuals: Tensor, quality: Tensor, *, bfloat16: bool | None = None) -> Tensor:
+    """(B, C, H, W) around 0..1, not clipped."""
+    with autocast(residuals.device, bfloat16=bfloat16):
+        return vae.decode(second.mean + residuals, quality)

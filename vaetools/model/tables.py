@@ -1,0 +1,62 @@
+"""Probability tables of the entropy coder: whole numbers, fitted once and stored with the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .distributions import NormalPrior
+from .scales import LEVELS, scale_of
+
+Y_REACH, Z_REACH = 255, 127
+TOTAL = 1 << 22  # of a row; a power of two keeps the float arithmetic of the coder's set-up exact
+PRIOR_COUNT = 50.0
+TAIL = 0.001
+
+
+@dataclass(frozen=True)
+class ProbabilityTables:
+    """Frequencies of the symbols -reach..reach and, last, of the escape for all others.
+
+    y: (64, 2 * 255 + 2), one row per scale index. z: (Z, 2 * 127 + 2), one per channel. uint32, every one at least 1.
+    """
+
+    y: np.ndarray
+    z: np.ndarray
+
+    @classmethod
+    def fit(cls, y_counts: np.ndarray, z_counts: np.ndarray, z_scale: np.ndarray) -> ProbabilityTables:
+        """From histograms of the same shapes, with a Gaussian of each row's scale as the prior for rare symbols."""
+        y_scale = scale_of(torch.arange(LEVELS, dtype=torch.float64)).numpy()
+        return cls(_fit(y_counts, y_scale, Y_REACH), _fit(z_counts, z_scale, Z_REACH))
+
+    def y_code_length(self) -> np.ndarray:
+        """Bits per symbol, (64, 2 * 255 + 2); an escape costs 16 more."""
+        return _code_length(self.y)
+
+    def z_code_length(self) -> np.ndarray:
+        return _code_length(self.z)
+
+
+def histogram(rows: np.ndarray, symbols: np.ndarray, row_count: int, reach: int) -> np.ndarray:
+    """Counts (row_count, 2 * reach + 2) of `symbols` in the tables `rows`; out of reach counts as the escape."""
+    column = np.where(np.abs(symbols) <= reach, symbols + reach, 2 * reach + 1).astype(np.int64)
+    width = 2 * reach + 2
+    return np.bincount(rows.astype(np.int64).ravel() * width + column.ravel(), minlength=row_count * width).reshape(row_count, width)
+
+
+def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:
+    grid = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    normal = NormalPrior(torch.zeros(1, dtype=torch.float64), torch.from_numpy(scale.astype(np.float64))[:, None])
+    prior = np.zeros(counts.shape)
+    tail = 1 / (1 + grid.numpy() ** 2)
+    prior[:, :-1] = (1 - TAIL) * normal.log_bin(grid[None]).exp().numpy() + TAIL * tail / tail.sum()
+    prior[:, -1] = TAIL / 100
+    weight = counts + PRIOR_COUNT * prior / prior.sum(1, keepdims=True)
+    return np.maximum(1, np.round(weight / weight.sum(1, keepdims=True) * TOTAL)).astype(np.uint32)
+
+
+def _code_length(table: np.ndarray) -> np.ndarray:
+    return -np.log2(table / table.sum(1, keepdims=True, dtype=np.float64))

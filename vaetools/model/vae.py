@@ -1,0 +1,234 @@
+"""The two-level convolutional variational autoencoder.
+
+    x --analysis--> y (M channels, 1/16) --hyper-analysis--> z (Z channels, 1/64)
+
+    q(z|x), q(y|x)    posterior, uniform or gaussian                               distributions.py
+    p(z) = N(0, s^2)  one scale per channel
+    p(y|z) = N(m, s^2)   m from a float network, in two passes: the second sees the first
+                         s from integers only, see scales.py
+
+    loss = distortion + beta * ( KL(q(z|x) || p(z)) + KL(q(y|x) || p(y|z)) )       training/objective.py
+
+The strides are those of patch 8. Sources: hyperprior, Ballé et al., ICLR 2018, and Minnen et al., NeurIPS 2018;
+two-pass checkerboard context, He et al., CVPR 2021; here it predicts means only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .blocks import QualityGain, ResidualBlock, residual_stack, upsample
+from .config import ModelConfig
+from .distributions import POSTERIOR_CLASSES, Noise, NormalPrior, Posterior
+from .scales import IntegerScales, scale_of
+
+HYPER_SCALE_MIN = 0.11
+
+
+@dataclass
+class Latents:
+    """What the encoder says of a batch: q(y|x) and q(z|x), in quantisation steps of the given qualities."""
+
+    y: Posterior
+    z: Posterior
+
+
+@dataclass
+class Prediction:
+    """What the hyper-latents say of y before any of it is known: (B, M, H/16, W/16) means, and features."""
+
+    mean: Tensor
+    features: Tensor
+
+
+@dataclass
+class Outcome:
+    """One training pass: the reconstruction (B, C, H, W) around 0..1 and each image's divergences in nats, (B,)."""
+
+    reconstruction: Tensor
+    kl_y: Tensor
+    kl_z: Tensor
+
+    @property
+    def kl(self) -> Tensor:
+        return self.kl_y + self.kl_z
+
+
+def first_pass_mask(y: Tensor) -> Tensor:
+    """(1, M, h, w): 1 where the first pass codes y. A checkerboard, of the other colour for the last half of the channels."""
+    _, channels, height, width = y.shape
+    rows, columns = torch.arange(height, device=y.device), torch.arange(width, device=y.device)
+    board = ((rows[:, None] + columns) % 2 == 0).to(y.dtype)
+    half = channels // 2
+    return torch.cat([board.expand(half, -1, -1), (1 - board).expand(channels - half, -1, -1)])[None]
+
+
+def best_log_gain(lagrange: float, channels: int) -> float:
+    """Log of quantisation steps per unit of image range that an orthonormal transform wants at `lagrange`.
+
+    Step d costs lambda * d^2 / 12 of distortion and saves channels * log2(d) bits per pixel, at high rate.
+    """
+    return 0.5 * math.log(255**2 * lagrange * math.log(2) / (6 * channels))
+
+
+class VAE(nn.Module):
+    """Images (B, C, H, W) in 0..1, with H and W multiples of `config.hyper_stride`; qualities (B,) in 0..1."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.posterior = POSTERIOR_CLASSES[config.posterior]
+        c, patch, width, inner = config.image_channels, config.patch, config.width, config.inner_width
+        m, z = config.latent_channels, config.hyper_channels
+        heads = self.posterior.parameter_count
+
+        self.encoder_outer = nn.Sequential(
+            nn.PixelUnshuffle(patch), nn.Conv2d(c * patch**2, width, 1), residual_stack(width, config.encoder_blocks[0])
+        )
+        self.encoder_inner = nn.Sequential(
+            nn.Conv2d(width, inner, 2, stride=2), residual_stack(inner, config.encoder_blocks[1]), nn.Conv2d(inner, m * heads, 1)
+        )
+        self.hyper_encoder = nn.Sequential(
+            nn.Conv2d(m, width, 1),
+            ResidualBlock(width),
+            nn.Conv2d(width, width, 2, stride=2),
+            nn.SiLU(),
+            nn.Conv2d(width, z * heads, 2, stride=2),
+        )
+        self.hyper_decoder = nn.Sequential(
+            upsample(z, width), ResidualBlock(width), upsample(width, width), ResidualBlock(width), nn.Conv2d(width, 2 * m, 1)
+        )
+        self.context = nn.Sequential(nn.Conv2d(3 * m, inner, 1), ResidualBlock(inner), nn.Conv2d(inner, m, 1))
+        self.scales = IntegerScales(z, config.scale_width, m)
+        self.decoder_inner = nn.Sequential(
+            nn.Conv2d(m, inner, 1), residual_stack(inner, config.decoder_blocks[1]), upsample(inner, width)
+        )
+        self.decoder_outer = nn.Sequential(
+            residual_stack(width, config.decoder_blocks[0]), nn.Conv2d(width, c * patch**2, 1), nn.PixelShuffle(patch)
+        )
+        self.linear_encoder = nn.Conv2d(c, m, 2 * patch, stride=2 * patch, bias=False)
+        self.linear_decoder = nn.ConvTranspose2d(m, c, 2 * patch, stride=2 * patch, bias=False)
+        low, high = (best_log_gain(value, c) for value in config.quality_lambdas)
+        self.gain_y, self.inverse_gain_y = QualityGain(m, low, high), QualityGain(m, -low, -high)
+        self.gain_z = QualityGain(z)
+        self.gain_encoder, self.gain_decoder = QualityGain(width), QualityGain(width)
+        self.z_raw_scale = nn.Parameter(torch.full((z,), 2.0))
+
+    # The encoder.
+
+    def encode(self, images: Tensor, quality: Tensor) -> Latents:
+        """Both posteriors. Their means are what a codec rounds and an application reads; they are deterministic.
+
+        Raises UsageError if a side of the images is no multiple of `config.hyper_stride`.
+        """
+        y = self.posterior.from_parameters(self._encode_y(images, quality))
+        return Latents(y, self.encode_hyper(y.mean, quality))
+
+    def _encode_y(self, images: Tensor, quality: Tensor) -> Tensor:
+        self._check_size(*images.shape[-2:])
+        x = images - 0.5
+        parameters = self.encoder_inner(self.encoder_outer(x) * self.gain_encoder(quality)).float()
+        linear = self.linear_encoder(x).float()
+        gain = self.gain_y(quality)
+        mean = (parameters[:, : linear.shape[1]] + linear) * gain
+        if self.posterior.parameter_count == 1:
+            return mean
+        # A variance starts at one quantisation step's; it is in units of the gained latents already.
+        return torch.cat([mean, parameters[:, linear.shape[1] :]], 1)
+
+    def encode_hyper(self, y: Tensor, quality: Tensor) -> Posterior:
+        """q(z|x), from the mean of y."""
+        parameters = self.hyper_encoder(y).float()
+        mean, rest = parameters.split([self.config.hyper_channels, parameters.shape[1] - self.config.hyper_channels], 1)
+        return self.posterior.from_parameters(torch.cat([mean * self.gain_z(quality), rest], 1))
+
+    def _check_size(self, height: int, width: int) -> None:
+        stride = self.config.hyper_stride
+        if height % stride or width % stride or not height or not width:
+            raise UsageError(f"images of {height} x {width} pixels: pad both sides to multiples of {stride} first")
+
+    # The priors.
+
+    def prior_z(self) -> NormalPrior:
+        """p(z): zero mean, one scale per channel, (1, Z, 1, 1)."""
+        scale = F.softplus(self.z_raw_scale).clamp_min(HYPER_SCALE_MIN)[None, :, None, None]
+        return NormalPrior(torch.zeros_like(scale), scale)
+
+    def predict(self, z: Tensor) -> Prediction:
+        """Means of y for the first pass, and features for the second, from the decoded z."""
+        mean, features = self.hyper_decoder(z).float().chunk(2, 1)
+        return Prediction(mean, features)
+
+    def refine(self, prediction: Prediction, residuals: Tensor, first: Tensor) -> Tensor:
+        """Means of y for the second pass, from the decoded residuals of the first (zero elsewhere)."""
+        known = (residuals + prediction.mean) * first
+        return prediction.mean + self.context(torch.cat([prediction.mean, prediction.features, known], 1)).float()
+
+    # The decoder.
+
+    def decode(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Reconstruction (B, C, H, W), around 0..1 and not clipped, from latents (B, M, H/16, W/16)."""
+        y = y * self.inverse_gain_y(quality)
+        x = self.decoder_outer(self.decoder_inner(y) * self.gain_decoder(quality)).float()
+        return x + self.linear_decoder(y).float() + 0.5
+
+    def forward(self, images: Tensor, quality: Tensor, noise: Noise) -> Outcome:
+        """Sample both posteriors, reconstruct, and measure the divergences."""
+        q = self.encode(images, quality)
+        z_sample = q.z.sample(noise)
+        kl_z = q.z.kl(self.prior_z(), z_sample)
+        z = q.z.quantised(torch.zeros_like(z_sample), z_sample)
+
+        prediction = self.predict(z)
+        y_sample = q.y.sample(noise)
+        first = first_pass_mask(q.y.mean)
+        residuals = (q.y.quantised(prediction.mean, y_sample) - prediction.mean) * first
+        mean = torch.where(first > 0, prediction.mean, self.refine(prediction, residuals, first))
+        with torch.autocast(images.device.type, enabled=False):
+            u = self.scales.from_hyper_latents(z.float())
+            v = self.scales.from_residuals(residuals.float())
+            scale = scale_of(self.scales.index(u + v * (1 - first)))
+        kl_y = q.y.kl(NormalPrior(mean, scale), y_sample)
+        reconstruction = self.decode(q.y.quantised(mean, y_sample), quality)
+        return Outcome(reconstruction, kl_y.sum((1, 2, 3)), kl_z.sum((1, 2, 3)))
+
+    @torch.no_grad()
+    def sample(self, count: int, height: int, width: int, quality: Tensor, noise: Noise) -> Tensor:
+        """New images (count, C, height, width) from the priors: z, then y in two passes, then the decoder.
+
+        Raises UsageError if a side is no multiple of `config.hyper_stride`.
+        """
+        self._check_size(height, width)
+        stride, device = self.config.hyper_stride, self.z_raw_scale.device
+        prior = self.prior_z()
+        shape = (count, self.config.hyper_channels, height // stride, width // stride)
+        z = NormalPrior(torch.zeros(shape, device=device), prior.scale.expand(shape)).sample(noise).round()
+        prediction = self.predict(z)
+        first = first_pass_mask(prediction.mean)
+        u = self.scales.from_hyper_latents(z)
+        residuals = NormalPrior(torch.zeros_like(u), scale_of(self.scales.index(u))).sample(noise).round() * first
+        mean = torch.where(first > 0, prediction.mean, self.refine(prediction, residuals, first))
+        scale = scale_of(self.scales.index(u + self.scales.from_residuals(residuals)))
+        rest = NormalPrior(torch.zeros_like(u), scale).sample(noise) * (1 - first)
+        return self.decode(mean + residuals + rest, quality)
+
+    @torch.no_grad()
+    def start_from_pca(self, basis: Tensor) -> None:
+        """Start the linear path as the PCA of image patches, so that the network begins as a transform codec.
+
+        `basis`: (K, C * (2 * patch)^2), principal components of patches, the largest first.
+        """
+        count = min(len(basis), self.config.latent_channels)
+        kernels = basis[:count].view(count, *self.linear_encoder.weight.shape[1:])
+        self.linear_encoder.weight.zero_()
+        self.linear_decoder.weight.zero_()
+        self.linear_encoder.weight[:count] = kernels
+        self.linear_decoder.weight[:count] = kernels
+        for last in (self.encoder_inner[-1], self.decoder_outer[-2]):
+            last.weight.mul_(0.1)

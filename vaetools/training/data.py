@@ -1,0 +1,176 @@
+"""Random crops of a folder of images, a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ImageError, TrainingError
+from ..images.folder import list_images
+from ..images.read import read_for_training
+from ..model.config import ModelConfig
+
+
+@dataclass
+class ImageCache:
+    """Decoded images of one folder. Those beyond the memory limit are decoded again at each use."""
+
+    paths: list[Path]
+    sizes: list[tuple[int, int]]
+    decoded: dict[int, np.ndarray]
+    config: ModelConfig
+    unreadable: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], config: ModelConfig, limit_bytes: int) -> ImageCache:
+        """Decode every image once. Raises TrainingError if none can be read."""
+        cache = cls([], [], {}, config)
+        used = 0
+
+        def read(path: Path) -> np.ndarray | str:
+            try:
+                return read_for_training(path, config.image_channels, config.bit_depth)
+            except ImageError as error:
+                return str(error)
+
+        paths = list_images(folder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(paths), 64):  # a bounded look-ahead keeps the memory limit true
+                chunk = paths[start : start + 64]
+                for path, image in zip(chunk, pool.map(read, chunk), strict=True):
+                    if isinstance(image, str):
+                        cache.unreadable.append(image)
+                        continue
+                    if used + image.nbytes <= limit_bytes:
+                        cache.decoded[len(cache.paths)] = image
+                        used += image.nbytes
+                    cache.paths.append(path)
+                    cache.sizes.append((image.shape[0], image.shape[1]))
+        if not cache.paths:
+            raise TrainingError(f"{folder}: none of the {len(paths)} images can be read; the first: {cache.unreadable[0]}")
+        return cache
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int) -> np.ndarray:
+        """(H, W, C) uint8 or uint16. Raises TrainingError if an uncached file has become unreadable."""
+        if index in self.decoded:
+            return self.decoded[index]
+        try:
+            return read_for_training(self.paths[index], self.config.image_channels, self.config.bit_depth)
+        except ImageError as error:
+            raise TrainingError(f"an image changed while training ran: {error}") from None
+
+    def smaller_than(self, crop: int) -> int:
+        return sum(min(size) < crop for size in self.sizes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (B, C, crop, crop) uint8 or uint16; quality (B,) float32 in 0..1."""
+
+    images: np.ndarray
+    quality: np.ndarray
+
+
+class CropSampler:
+    """Crops at random places, flipped and transposed at random; large images are drawn more often.
+
+    Qualities are stratified over the whole batch: one draw from each of its equal parts of 0..1.
+    """
+
+    def __init__(self, cache: ImageCache, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.cache, self.seed, self.rank, self.world = cache, seed, rank, world
+        weights = np.sqrt([height * width for height, width in cache.sizes])
+        self.cumulative = np.cumsum(weights / weights.sum())
+
+    def batch(self, step: int, crop: int, size: int) -> Batch:
+        """This rank's `size` samples of global step `step`."""
+        total = size * self.world
+        rows = range(self.rank * size, (self.rank + 1) * size)
+        generators = [np.random.default_rng((self.seed, step, row)) for row in rows]
+        quality = [(row + generator.random()) / total for row, generator in zip(rows, generators, strict=True)]
+        return Batch(np.stack([self._crop(generator, crop) for generator in generators]), np.asarray(quality, np.float32))
+
+    def _crop(self, generator: np.random.Generator, crop: int) -> np.ndarray:
+        index = min(int(np.searchsorted(self.cumulative, generator.random())), len(self.cache) - 1)
+        image = self.cache.image(index)
+        height, width = image.shape[:2]
+        top, left = (int(generator.integers(max(side - crop, 0) + 1)) for side in (height, width))
+        piece = image[top : top + crop, left : left + crop]
+        missing = [(0, crop - piece.shape[0]), (0, crop - piece.shape[1]), (0, 0)]
+        if any(after for _, after in missing):
+            piece = np.pad(piece, missing, mode="edge")  # as the codec pads
+        if generator.random() < 0.5:
+            piece = piece[:, ::-1]
+        if generator.random() < 0.5:
+            piece = piece.transpose(1, 0, 2)
+        return piece.transpose(2, 0, 1)
+
+
+def to_unit_range(images: np.ndarray, config: ModelConfig, device: torch.device) -> Tensor:
+    """(B, C, H, W) integers of the config's bit depth -> float32 in 0..1 on the device."""
+    values = images.astype(np.int32) if images.dtype == np.uint16 else images
+    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+    return tensor.float().div_(2**config.bit_depth - 1).contiguous(memory_format=torch.channels_last)
+
+
+def prefetch(sampler: CropSampler, plan: Sequence[tuple[int, int, int]] | Iterator[tuple[int, int, int]]) -> Iterator[Batch]:
+    """Batches for each (step, crop, size) of `plan`, made by a thread a few steps ahead. Its errors are raised here."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=4)
+    stopped = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for step, crop, size in plan:
+                if stopped.is_set():
+                    return
+                put(sampler.batch(step, crop, size))
+            put(None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="crops")
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def patch_basis(cache: ImageCache, size: int, seed: int, count: int = 60_000) -> np.ndarray:
+    """Principal components (K, C * size * size) of image patches of `size` pixels, the largest first, values in 0..1."""
+    generator = np.random.default_rng((seed, 1))
+    channels = cache.config.image_channels
+    scale = 2**cache.config.bit_depth - 1
+    images = [cache.image(int(i)) for i in generator.choice(len(cache), min(len(cache), 300), replace=False)]
+    images = [np.pad(im, [(0, max(0, size - im.shape[0])), (0, max(0, size - im.shape[1])), (0, 0)], mode="edge") for im in images]
+    patches = np.empty((count, channels * size * size), np.float32)
+    for row in range(count):
+        image = images[generator.integers(len(images))]
+        top, left = (generator.integers(side - size + 1) for side in image.shape[:2])
+        patches[row] = image[top : top + size, left : left + size].transpose(2, 0, 1).ravel()
+    patches = patches / scale - 0.5
+    _, vectors = np.linalg.eigh(patches.T @ patches / count)
+    return np.ascontiguousarray(vectors[:, ::-1].T)

@@ -1,0 +1,236 @@
+"""The training loop.
+
+    vaetools train photos/ --preset photo --minutes 60 --out runs/photo
+    torchrun --nproc-per-node 2 -m vaetools train photos/ --preset photo --epochs 20 --out runs/photo
+
+Each step is a pure function of the seed, the step number and the weights before it, so that a resumed run continues
+exactly and several ranks compute what one rank with the whole batch would.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import TrainingError, UsageError
+from ..model.config import ModelConfig
+from ..model.distributions import Noise
+from ..model.precision import autocast
+from ..model.vae import VAE
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .data import Batch, CropSampler, ImageCache, patch_basis, prefetch, to_unit_range
+from .muon import Muon
+from .objective import Losses, rate_distortion
+from .ranks import Ranks
+from .report import RunReport
+from .settings import TrainingSettings
+
+EXPLODING = 6.0  # a gradient norm above this many times the typical one is skipped
+TRUSTED_AFTER = 200  # steps before which norms vary too much to judge
+GIVE_UP_AFTER = 200  # skipped steps in a row
+
+
+class Trainer:
+    """One training run: network, optimisers, running average and progress, and how to save and restore them."""
+
+    def __init__(self, config: ModelConfig, settings: TrainingSettings, ranks: Ranks) -> None:
+        torch.manual_seed(settings.seed)
+        self.config, self.settings, self.ranks = config, settings, ranks
+        self.device = ranks.device
+        self.net = VAE(config).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        linear = ("linear_encoder", "linear_decoder")
+        named = list(self.net.named_parameters())
+        matrices = [p for name, p in named if p.ndim == 4 and p.shape[1] > 1 and not name.startswith(linear)]
+        chosen = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in chosen]
+        self.optimisers = [
+            Muon(matrices, settings.learning_rate),
+            torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+        self.progress = Progress()
+        self.network: nn.Module = ranks.wrap(self.net)
+
+    def start_from_pca(self, basis: np.ndarray) -> None:
+        self.net.start_from_pca(torch.from_numpy(basis).to(self.device))
+        self.average.load_state_dict(self.net.state_dict())
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_json(),
+            "settings": asdict(self.settings),
+            "progress": asdict(self.progress),
+            "network": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.progress = Progress(**state["progress"])
+
+    def step(self, batch: Batch, rate: float) -> Losses | None:
+        """One optimiser step at learning rate `rate`. None if it was skipped for its gradients."""
+        images = to_unit_range(batch.images, self.config, self.device)
+        quality = torch.from_numpy(batch.quality).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(hash_seed(self.settings.seed, self.progress.step))
+        with autocast(self.device):
+            outcome = self.network(images, quality, Noise(generator, self.ranks.rank, self.ranks.world))
+        losses = rate_distortion(images, outcome, quality, self.config.quality_lambdas)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        losses.loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0).item()
+        progress = self.progress
+        progress.step += 1
+        if not math.isfinite(norm) or (progress.step > TRUSTED_AFTER and norm > EXPLODING * progress.typical_norm):
+            progress.typical_norm *= 1.02  # if norms have really grown, catch up with them
+            progress.skipped += 1
+            return None
+        memory = 0.0 if progress.step < 20 else 0.98
+        progress.typical_norm = memory * progress.typical_norm + (1 - memory) * norm
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self._update_average()
+        return losses
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential moving average of the weights, over about a tenth of the steps so far, at most 1,000."""
+        decay = min(0.999, 1 - 1 / (self.progress.step / 10 + 1.5))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - decay)
+
+
+def hash_seed(seed: int, step: int) -> int:
+    """One 63-bit seed from two numbers."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]) >> 1
+
+
+def train(
+    folder: Path,
+    run: Path,
+    config: ModelConfig,
+    settings: TrainingSettings,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Train on the images below `folder` and return the path of the exported weights, below `run`.
+
+    With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget.
+    Raises UsageError or TrainingError before anything is overwritten, and KeyboardInterrupt after an interruption,
+    when the checkpoint is written.
+    """
+    with Ranks.start(device) as ranks:
+        report = RunReport(run, quiet=ranks.rank > 0)
+        saved = load_checkpoint(run) if resume else None
+        if saved is None:
+            report.refuse_existing()
+        else:
+            config = ModelConfig.from_json(saved["config"])
+        cache = ImageCache.load(folder, config, settings.cache_bytes)
+        report.folder(cache, settings.crops[0][1])
+        trainer = Trainer(config, settings, ranks)
+        if saved is None:
+            trainer.start_from_pca(patch_basis(cache, config.latent_stride, settings.seed))
+        else:
+            trainer.restore(saved)
+            report.resumed(trainer.progress)
+        run_epochs(trainer, cache, report)
+        if ranks.rank > 0:
+            return run
+        report.message("calibrating the probability tables")
+        return export(trainer.average, cache, run, settings.seed)
+
+
+def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
+    """Train to the end of the budget, with a report and a checkpoint after each epoch and on interruption."""
+    settings, progress, ranks = trainer.settings, trainer.progress, trainer.ranks
+    per_epoch = settings.epoch_steps(len(cache), ranks.world)
+    total = settings.epochs * per_epoch if settings.epochs is not None else None
+    began = time.monotonic() - progress.seconds
+
+    def spent() -> float:
+        if total is not None:
+            return progress.step / total
+        assert settings.minutes is not None
+        return ranks.agree((time.monotonic() - began) / (60 * settings.minutes))
+
+    def plan(first_step: int) -> Iterator[tuple[int, int, int]]:
+        step = first_step
+        while total is None or step < total:
+            # A budget in minutes moves on while a batch is made ahead of its step; one in epochs must not.
+            fraction = step / total if total is not None else fraction_now
+            yield step, *settings.crop(min(1.0, fraction))
+            step += 1
+
+    fraction_now = spent()
+    sampler = CropSampler(cache, settings.seed, ranks.rank, ranks.world)
+    batches = prefetch(sampler, plan(progress.step))
+    sums, in_a_row = report.new_sums(), 0
+    with ranks.interruptions() as interrupted:
+        try:
+            while fraction_now < 1:
+                with report.epoch(progress, per_epoch, total) as bar:
+                    while fraction_now < 1 and not interrupted():
+                        rate = settings.rate(progress.step, fraction_now, total)
+                        losses = trainer.step(next(batches), rate)
+                        in_a_row = in_a_row + 1 if losses is None else 0
+                        if in_a_row == GIVE_UP_AFTER:
+                            raise TrainingError(
+                                f"{GIVE_UP_AFTER} steps in a row had unusable gradients, last at step {progress.step}: "
+                                "resume from the checkpoint with a lower --learning-rate"
+                            )
+                        sums.add(losses)
+                        progress.seconds = time.monotonic() - began
+                        fraction_now = spent()
+                        bar.advance(progress, sums)
+                        if progress.step % per_epoch == 0:
+                            break
+                if interrupted():
+                    if ranks.rank == 0:
+                        report.save(lambda: save_checkpoint(report.run, trainer.state()), must=True)
+                    raise KeyboardInterrupt(f"stopped at step {progress.step}; continue with --resume")
+                progress.epoch += 1
+                if ranks.rank == 0:
+                    sums_of_epoch, sums = sums, report.new_sums()
+                    report.finish_epoch(trainer.average, cache, progress, sums_of_epoch, rate, fraction_now, settings.epochs)
+                    report.save(lambda: save_checkpoint(report.run, trainer.state()), must=fraction_now >= 1)
+                else:
+                    sums = report.new_sums()
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+
+def export(net: VAE, cache: ImageCache, run: Path, seed: int) -> Path:
+    """Fit the probability tables to real images and write the weights that a codec loads. Returns their path."""
+    from ..model.weights import save_weights
+    from .calibration import calibrate
+
+    tables = calibrate(net, cache, seed) if net.config.posterior == "uniform" else None
+    return save_weights(net, tables, run)
+
+
+def export_run(run: Path, folder: Path, *, cache_bytes: int = 4 << 30) -> Path:
+    """Export the running average of the checkpoint in `run`, with tables fitted to the images below `folder`."""
+    if not run.is_dir():
+        raise UsageError(f"{run}: no such training run")
+    saved = load_checkpoint(run)
+    config = ModelConfig.from_json(saved["config"])
+    net = VAE(config).eval()
+    net.load_state_dict(saved["average"])
+    return export(net, ImageCache.load(folder, config, cache_bytes), run, saved["settings"]["seed"])

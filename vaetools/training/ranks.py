@@ -1,0 +1,92 @@
+"""One process of a training job, alone or under torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ..errors import UsageError
+from ..model.precision import pick_device
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    @contextmanager
+    def start(cls, device: str) -> Iterator[Ranks]:
+        """Join the job that torchrun describes in the environment, if any. Raises UsageError on an unusable device."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+        try:
+            chosen = pick_device(device)
+            if chosen.type == "cuda":
+                if chosen.index is None and world > 1:
+                    chosen = torch.device("cuda", local)
+                torch.cuda.set_device(chosen)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        if world == 1:
+            yield cls(0, 1, chosen)
+            return
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        try:
+            yield cls(rank, world, chosen)
+        finally:
+            dist.destroy_process_group()
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """Average gradients over the ranks."""
+        if self.world == 1:
+            return net
+        return nn.parallel.DistributedDataParallel(net)
+
+    def agree(self, value: float) -> float:
+        """The value of rank 0, on every rank."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return float(shared.item())
+
+    @contextmanager
+    def interruptions(self) -> Iterator[Callable[[], bool]]:
+        """Turn SIGINT and SIGTERM into an answer, the same on every rank, that the loop asks for after each step.
+
+        A second SIGINT stops at once.
+        """
+        received = threading.Event()
+
+        def note(number: int, frame: object) -> None:
+            if received.is_set() and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            received.set()
+
+        def answer() -> bool:
+            if self.world == 1:
+                return received.is_set()
+            flag = torch.tensor([float(received.is_set())], device=self.device)
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            return bool(flag.item())
+
+        if threading.current_thread() is not threading.main_thread():
+            yield answer
+            return
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield answer
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,54 @@
+"""How a network is trained: budget, batches, schedules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import UsageError
+
+MIN_STEPS_PER_EPOCH = 50
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """`epochs` or `minutes` is the budget, not both. `batch` counts images per process, at the first crop size.
+
+    `crops` lists (from which fraction of the budget, crop side in pixels). Later, larger crops come in smaller batches,
+    so that a step costs about the same throughout.
+    """
+
+    epochs: int | None = None
+    minutes: float | None = None
+    batch: int = 16
+    crops: tuple[tuple[float, int], ...] = ((0.0, 128), (0.85, 192))
+    learning_rate: float = 2e-3
+    seed: int = 0
+    cache_bytes: int = 4 << 30
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.minutes is None):
+            raise UsageError("give the training budget either as epochs or as minutes")
+        if (self.epochs is not None and self.epochs < 1) or (self.minutes is not None and not 0 < self.minutes < math.inf):
+            raise UsageError("the training budget must be above 0")
+        if self.batch < 1 or not 0 < self.learning_rate < 1:
+            raise UsageError("the batch must be at least 1, and the learning rate between 0 and 1")
+        if not self.crops or self.crops[0][0] != 0:
+            raise UsageError("crops: the first must start at fraction 0")
+
+    def epoch_steps(self, image_count: int, world: int) -> int:
+        """As many crops as there are images; on a small folder at least 50 steps, for an epoch ends with a checkpoint."""
+        return self.steps_per_epoch or max(MIN_STEPS_PER_EPOCH, math.ceil(image_count / (self.batch * world)))
+
+    def crop(self, fraction: float) -> tuple[int, int]:
+        """(crop side, batch) at a fraction of the budget."""
+        first = self.crops[0][1]
+        side = [side for start, side in self.crops if start <= fraction][-1]
+        return side, max(1, self.batch * first**2 // side**2)
+
+    def rate(self, step: int, fraction: float, total_steps: int | None) -> float:
+        """Learning rate: linear warm-up, constant to 30 % of the budget, then half a cosine down to 2 %."""
+        warm_up = min(200, max(1, total_steps // 10)) if total_steps else 200
+        decay = 1.0 if fraction < 0.3 else 0.02 + 0.49 * (1 + math.cos(math.pi * min(1, (fraction - 0.3) / 0.7)))
+        return self.learning_rate * min(1.0, (step + 1) / warm_up) * decay
