@@ -13,8 +13,9 @@ from ..errors import Corrupt
 from ..model.tables import ProbabilityTables
 
 _Categorical = constriction.stream.model.Categorical
-_PLAIN = constriction.stream.model.Uniform(65536)
-PLAIN_OFFSET = 32768
+PLAIN_BITS = 16
+PLAIN_OFFSET = 1 << (PLAIN_BITS - 1)
+_PLAIN = constriction.stream.model.Uniform(1 << PLAIN_BITS)
 
 
 class TableModels:
@@ -22,8 +23,16 @@ class TableModels:
 
     def __init__(self, table: np.ndarray) -> None:
         self.reach = (table.shape[1] - 2) // 2
-        # Whole numbers with a power of two as sum, within 2^53: the coder's normalisation is the same on every machine.
+        # Whole numbers and sums of them are exact in float64, and the coder scales them by IEEE operations in a fixed
+        # order: it arrives at the same fixed-point table on every machine.
         self.models = [_Categorical(row.astype(np.float64), perfect=False) for row in table]
+        self._bits = -np.log2(table / table.sum(1, keepdims=True, dtype=np.float64))
+
+    def code_length(self, symbols: np.ndarray, rows: np.ndarray) -> float:
+        """Bits that an ideal coder writes for (N,) symbols in the (N,) tables."""
+        escaped = np.abs(symbols.astype(np.int32)) > self.reach
+        column = np.where(escaped, 2 * self.reach + 1, symbols.astype(np.int32) + self.reach)
+        return float(self._bits[rows, column].sum() + PLAIN_BITS * escaped.sum())
 
 
 class CoderModels:

@@ -140,7 +140,7 @@ def _compressed_size(path: Path, codec: Codec) -> tuple[int, int]:
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes))
+    return torch.from_numpy(np.array(planes, order="C"))  # a copy: Pillow hands out read-only memory
 
 
 def _writer_of_bytes(data: bytes) -> Callable[[Path], object]:

@@ -63,7 +63,9 @@ def bd_rate(curve: Curve, reference: Curve) -> BDRate:
     (bpp, psnr), (reference_bpp, reference_psnr) = curve.frontier(), reference.frontier()
     for name, points in ((curve.name, psnr), (reference.name, reference_psnr)):
         if len(points) < 2:
-            return BDRate(None, reason=f"{name} has {len(points)} usable points (rising, of finite PSNR), at least 2 are needed")
+            return BDRate(
+                None, reason=f"{name}: too few usable points ({len(points)}); at least 2 of finite, rising PSNR are needed"
+            )
     low, high = max(psnr[0], reference_psnr[0]), min(psnr[-1], reference_psnr[-1])
     if high - low < MINIMUM_WINDOW:
         shared = f"only {high - low:.2f} dB" if high > low else "no PSNR"
@@ -88,7 +90,9 @@ def load_anchors(path: str | os.PathLike[str]) -> Anchors:
     codecs = content.get("codecs") if isinstance(content, dict) else None
     if not isinstance(codecs, dict) or not codecs:
         raise UsageError(f'{path}: no anchors; expected {{"codecs": {{"name": {{"bpp": [...], "psnr": [...]}}}}}}')
-    return Anchors(str(content.get("dataset", Path(path).name)), tuple(_curve(path, name, points) for name, points in codecs.items()))
+    return Anchors(
+        str(content.get("dataset", Path(path).name)), tuple(_curve(path, name, points) for name, points in codecs.items())
+    )
 
 
 def _curve(path: str | os.PathLike[str], name: str, points: object) -> Curve:

@@ -170,11 +170,13 @@ def evaluate(
                 warm_up(codecs, rgb)
             rows += [row for one in codecs for row in measure_image(one, name, rgb)]
         except ImageError as error:
-            left_out.append(LeftOut(name, str(error)))
+            left_out.append(LeftOut(name, str(error).removeprefix(f"{path}: ")))
         if progress is not None:
             progress(done, len(paths), name)
     if not rows:
-        raise UsageError(f"{folder}: none of its {len(paths)} images can be measured; the first: {left_out[0].reason}")
+        raise UsageError(
+            f"{folder}: none of its {len(paths)} images can be measured; the first, {left_out[0].image}: {left_out[0].reason}"
+        )
     averages = tuple(average(rows, one.name, setting) for one in codecs for setting in one.settings)
     own, *others = (curve_of(one.name, averages) for one in codecs)
     comparisons = [Comparison(other.name, False, bd_rate(own, other)) for other in others]

@@ -51,7 +51,7 @@ class PillowPeer:
 
     @property
     def how(self) -> str:
-        options = ", ".join(f"{key} {value}" for key, value in self.options.items())
+        options = ", ".join(key if value is True else f"{key} {value}" for key, value in self.options.items())
         return f"Pillow {PIL.__version__}, {options}"
 
     def encode(self, rgb: np.ndarray, setting: float) -> bytes:
@@ -114,6 +114,8 @@ def find_peers(names: Iterable[str]) -> tuple[PillowPeer, ...]:
         if name not in PEERS:
             raise UsageError(f"unknown codec {name!r} to measure against: the known ones are {', '.join(PEERS)}")
         if name != "jpeg" and not features.check(name):
-            raise UsageError(f"this Pillow ({PIL.__version__}) was built without {name}: leave it out, or install Pillow from its wheels")
+            raise UsageError(
+                f"this Pillow ({PIL.__version__}) was built without {name}: leave it out, or install Pillow from its wheels"
+            )
         found[name] = PEERS[name]
     return tuple(found.values())

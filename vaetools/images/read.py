@@ -57,11 +57,12 @@ def _opening(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def _stored_bit_depth(image: Image.Image) -> int:
-    """16 if the file holds more bits than the decoded pixels will: Pillow cuts 16-bit colours to 8 without a word."""
-    raw_modes = str([tile[3] for tile in getattr(image, "tile", [])])
-    largest = getattr(image, "tile", None) and image.format == "PPM" and image.tile[0][3]
-    if ";16" in raw_modes or (isinstance(largest, tuple) and isinstance(largest[-1], int) and largest[-1] > 255):
-        return 16
+    """16 if the file holds more bits than an 8-bit mode: Pillow cuts 16-bit colours to 8 without a word."""
+    for decoder, _, _, arguments in getattr(image, "tile", []):
+        if ";16" in str(arguments):  # the raw mode of PNG and TIFF
+            return 16
+        if decoder in ("ppm", "ppm_plain") and isinstance(arguments, tuple) and arguments[-1] > 255:  # (mode, largest value)
+            return 16
     return 8
 
 
@@ -75,6 +76,7 @@ def read_for_training(path: str | os.PathLike[str], channels: int = 3, bit_depth
         return _as_gray16(image)[:, :, None].repeat(channels, 2)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray((_as_gray16(image) >> 8).astype(np.uint8))
+    image.info.pop("transparency", None)  # or Pillow warns that it drops it
     return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
 
 
@@ -82,6 +84,7 @@ def _as_gray16(image: Image.Image) -> np.ndarray:
     """(H, W) uint16; 8-bit values are stretched so that 255 becomes 65535."""
     if image.mode.startswith("I") or image.mode == "F":
         return np.asarray(image).clip(0, 65535).astype(np.uint16)
+    image.info.pop("transparency", None)
     return np.asarray(image.convert("L")).astype(np.uint16) * 257
 
 

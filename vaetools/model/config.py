@@ -16,6 +16,10 @@ MAX_SIZE, MAX_DEPTH = 8192, 64  # far above what trains; they keep a hostile con
 MAX_SCALE_WIDTH, MAX_HYPER_CHANNELS, MAX_LATENT_CHANNELS = 250, 64, 550
 
 
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape of a two-level convolutional VAE.
@@ -119,11 +123,7 @@ PRESETS = {
 }
 
 
-def _is_whole(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def preset(name: str, **changes: object) -> ModelConfig:
+def preset(name: str, /, **changes: object) -> ModelConfig:
     """The preset of that name (`photo`, `small`, `gray16`) with some fields changed. Raises ModelError if unknown."""
     if name not in PRESETS:
         raise ModelError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")

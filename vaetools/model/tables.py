@@ -11,7 +11,7 @@ from .distributions import NormalPrior
 from .scales import LEVELS, scale_of
 
 Y_REACH, Z_REACH = 255, 127
-TOTAL = 1 << 22  # of a row; a power of two keeps the float arithmetic of the coder's set-up exact
+TOTAL = 1 << 22  # of a row, about; the coder itself works with 24 bits
 PRIOR_COUNT = 50.0
 TAIL = 0.001
 
@@ -32,13 +32,6 @@ class ProbabilityTables:
         y_scale = scale_of(torch.arange(LEVELS, dtype=torch.float64)).numpy()
         return cls(_fit(y_counts, y_scale, Y_REACH), _fit(z_counts, z_scale, Z_REACH))
 
-    def y_code_length(self) -> np.ndarray:
-        """Bits per symbol, (64, 2 * 255 + 2); an escape costs 16 more."""
-        return _code_length(self.y)
-
-    def z_code_length(self) -> np.ndarray:
-        return _code_length(self.z)
-
 
 def histogram(rows: np.ndarray, symbols: np.ndarray, row_count: int, reach: int) -> np.ndarray:
     """Counts (row_count, 2 * reach + 2) of `symbols` in the tables `rows`; out of reach counts as the escape."""
@@ -57,6 +50,3 @@ def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:
     weight = counts + PRIOR_COUNT * prior / prior.sum(1, keepdims=True)
     return np.maximum(1, np.round(weight / weight.sum(1, keepdims=True) * TOTAL)).astype(np.uint32)
 
-
-def _code_length(table: np.ndarray) -> np.ndarray:
-    return -np.log2(table / table.sum(1, keepdims=True, dtype=np.float64))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from torch import Tensor
 from ..errors import ModelError
 from ..files import replace_bytes
 from .config import ModelConfig
-from .scales import BIAS_MAX, BIAS_UNIT, WEIGHT_MAX, WEIGHT_UNIT
-from .tables import ProbabilityTables
+from .scales import BIAS_MAX, BIAS_UNIT, LEVELS, WEIGHT_MAX, WEIGHT_UNIT
+from .tables import Y_REACH, Z_REACH, ProbabilityTables
 from .vae import VAE
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 SEARCH_VARIABLE = "VAETOOLS_MODELS"
 HASH_BYTES = 8  # of the SHA-256, in a file's header and in the weights' name
+HASH_IN_NAME = re.compile(rf"-([0-9a-f]{{{2 * HASH_BYTES}}})\.safetensors$")
 INTEGER_PREFIX, TABLE_PREFIX = "scales.", "tables."
 
 
@@ -66,7 +68,10 @@ def _from_storage(name: str, value: Tensor) -> Tensor:
 
 
 def load_weights(path: Path) -> LoadedModel:
-    """In eval mode, float32. Raises ModelError if the file is missing, damaged or of an unknown kind."""
+    """In eval mode, float32. Raises ModelError if the file is missing, damaged or of an unknown kind.
+
+    A name that ends in a hash, as `save_weights` gives, must be that of the content.
+    """
     try:
         content_hash = hashlib.sha256(path.read_bytes()).digest()[:HASH_BYTES]
         with safe_open(path, framework="pt") as file:
@@ -76,18 +81,31 @@ def load_weights(path: Path) -> LoadedModel:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from None
+    named = HASH_IN_NAME.search(path.name)
+    if named and named[1] != content_hash.hex():
+        raise ModelError(f"{path}: damaged (its content has the hash {content_hash.hex()}); copy it again")
     if config is None:
         raise ModelError(f"{path}: no vaetools weights (it holds no config)")
-    vae = VAE(ModelConfig.from_json(config)).eval().requires_grad_(False)
-    tables = None
-    if TABLE_PREFIX + "y" in tensors:
-        y, z = (tensors.pop(TABLE_PREFIX + key).numpy().astype(np.uint32) for key in "yz")
-        tables = ProbabilityTables(y, z)
+    with torch.device("meta"):  # takes no memory until the tensors are known to fit
+        vae = VAE(ModelConfig.from_json(config)).eval().requires_grad_(False)
+    tables = _take_tables(path, tensors, vae.config)
     try:
-        vae.load_state_dict({name: _from_storage(name, value) for name, value in tensors.items()})
+        vae.load_state_dict({name: _from_storage(name, value) for name, value in tensors.items()}, assign=True)
     except RuntimeError as error:
-        raise ModelError(f"{path}: the weights do not fit their config ({str(error).splitlines()[0]})") from None
+        raise ModelError(f"{path}: the weights do not fit their config ({' '.join(str(error).split())[:200]})") from None
     return LoadedModel(vae, tables, content_hash, path)
+
+
+def _take_tables(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> ProbabilityTables | None:
+    """The tables out of `tensors`, which keeps the rest. Raises ModelError if they have another shape than the config's."""
+    found = {key: tensors.pop(TABLE_PREFIX + key).numpy() for key in "yz" if TABLE_PREFIX + key in tensors}
+    if not found:
+        return None
+    shapes = {"y": (LEVELS, 2 * Y_REACH + 2), "z": (config.hyper_channels, 2 * Z_REACH + 2)}
+    for key, shape in shapes.items():
+        if key not in found or found[key].shape != shape or found[key].dtype != np.uint32 or not found[key].all():
+            raise ModelError(f"{path}: its probability tables do not fit the config")
+    return ProbabilityTables(found["y"], found["z"])
 
 
 def search_folders() -> list[Path]:

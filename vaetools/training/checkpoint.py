@@ -12,6 +12,7 @@ from ..errors import TrainingError
 from ..files import replace_file
 
 CHECKPOINT = "checkpoint.pt"
+KEYS = frozenset(("config", "settings", "progress", "network", "average", "optimisers"))
 
 
 @dataclass
@@ -45,5 +46,7 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on damaged files
-        raise TrainingError(f"{path}: damaged, cannot be resumed from ({error})") from None
+        raise TrainingError(f"{path}: damaged, cannot be resumed from ({str(error).splitlines()[0]})") from None
+    if not isinstance(state, dict) or not KEYS <= state.keys():
+        raise TrainingError(f"{path}: not the checkpoint of a training run")
     return state

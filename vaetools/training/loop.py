@@ -13,7 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Trainer:
             torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         self.progress = Progress()
-        self.network: nn.Module = ranks.wrap(self.net)
+        self.network: nn.Module = self.net  # with several ranks, wrapped when the training starts
 
     def start_from_pca(self, basis: np.ndarray) -> None:
         self.net.start_from_pca(torch.from_numpy(basis).to(self.device))
@@ -142,6 +142,8 @@ def train(
             report.refuse_existing()
         else:
             config = ModelConfig.from_json(saved["config"])
+            settings = replace(settings, seed=saved["settings"]["seed"])
+        check_crops(config, settings)
         cache = ImageCache.load(folder, config, settings.cache_bytes)
         report.folder(cache, settings.crops[0][1])
         trainer = Trainer(config, settings, ranks)
@@ -154,12 +156,36 @@ def train(
         if ranks.rank > 0:
             return run
         report.message("calibrating the probability tables")
-        return export(trainer.average, cache, run, settings.seed)
+        try:
+            return export(trainer.average, cache, run, settings.seed)
+        except OSError as error:
+            raise TrainingError(
+                f"the weights could not be written ({error}); the checkpoint is whole: free some space, "
+                f"then run `vaetools export {run}`"
+            ) from None
+
+
+def resumed_settings(run: Path, **changes: Any) -> TrainingSettings:
+    """The settings that the run in `run` has been trained with, but for `changes`; a new budget replaces the old one."""
+    saved = load_checkpoint(run)["settings"]
+    saved["crops"] = tuple(tuple(crop) for crop in saved["crops"])
+    if "epochs" in changes or "minutes" in changes:
+        saved["epochs"] = saved["minutes"] = None
+    return TrainingSettings(**(saved | changes))
+
+
+def check_crops(config: ModelConfig, settings: TrainingSettings) -> None:
+    """Raises UsageError if the network cannot take crops of these sizes."""
+    stride = config.hyper_stride
+    for _, side in settings.crops:
+        if side < stride or side % stride:
+            raise UsageError(f"crops of {side} pixels: the network {config.name!r} takes multiples of {stride}")
 
 
 def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
     """Train to the end of the budget, with a report and a checkpoint after each epoch and on interruption."""
     settings, progress, ranks = trainer.settings, trainer.progress, trainer.ranks
+    trainer.network = ranks.wrap(trainer.net)
     per_epoch = settings.epoch_steps(len(cache), ranks.world)
     total = settings.epochs * per_epoch if settings.epochs is not None else None
     began = time.monotonic() - progress.seconds
@@ -185,6 +211,7 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
     with ranks.interruptions() as interrupted:
         try:
             while fraction_now < 1:
+                began_at = progress.step
                 with report.epoch(progress, per_epoch, total) as bar:
                     while fraction_now < 1 and not interrupted():
                         rate = settings.rate(progress.step, fraction_now, total)
@@ -201,17 +228,16 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
                         bar.advance(progress, sums)
                         if progress.step % per_epoch == 0:
                             break
-                if interrupted():
+                stopping = interrupted()
+                if progress.step > began_at and (fraction_now >= 1 or progress.step % per_epoch == 0):
+                    progress.epoch += 1
+                    means, sums = ranks.mean(sums.means()), report.new_sums()
                     if ranks.rank == 0:
-                        report.save(lambda: save_checkpoint(report.run, trainer.state()), must=True)
-                    raise KeyboardInterrupt(f"stopped at step {progress.step}; continue with --resume")
-                progress.epoch += 1
+                        report.finish_epoch(trainer.average, cache, progress, means, rate, fraction_now, settings.epochs)
                 if ranks.rank == 0:
-                    sums_of_epoch, sums = sums, report.new_sums()
-                    report.finish_epoch(trainer.average, cache, progress, sums_of_epoch, rate, fraction_now, settings.epochs)
-                    report.save(lambda: save_checkpoint(report.run, trainer.state()), must=fraction_now >= 1)
-                else:
-                    sums = report.new_sums()
+                    report.save(lambda: save_checkpoint(report.run, trainer.state()), must=stopping or fraction_now >= 1)
+                if stopping:
+                    raise KeyboardInterrupt(f"stopped at step {progress.step}; continue with --resume")
         finally:
             batches.close()  # type: ignore[attr-defined]
 

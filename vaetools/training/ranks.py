@@ -48,7 +48,7 @@ class Ranks:
             dist.destroy_process_group()
 
     def wrap(self, net: nn.Module) -> nn.Module:
-        """Average gradients over the ranks."""
+        """Start from the weights of rank 0 and average gradients over the ranks."""
         if self.world == 1:
             return net
         return nn.parallel.DistributedDataParallel(net)
@@ -60,6 +60,14 @@ class Ranks:
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.broadcast(shared, 0)
         return float(shared.item())
+
+    def mean(self, values: list[float]) -> list[float]:
+        """The mean over the ranks, on every rank."""
+        if self.world == 1:
+            return values
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device) / self.world
+        dist.all_reduce(shared)
+        return shared.tolist()
 
     @contextmanager
     def interruptions(self) -> Iterator[Callable[[], bool]]:

@@ -69,7 +69,7 @@ class EpochBar:
 
 def psnr_of(mse: float) -> float:
     """dB, of a mean squared error on the scale 0..255."""
-    return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
+    return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
 class RunReport:
@@ -121,13 +121,13 @@ class RunReport:
         net: VAE,
         cache: ImageCache,
         progress: Progress,
-        sums: Sums,
+        means: list[float],
         rate: float,
         fraction: float,
         epochs: int | None,
     ) -> None:
         """Print the epoch's line, add it to metrics.csv, and draw the two grids."""
-        loss, reconstruction, divergence, mse, bpp = sums.means()
+        loss, reconstruction, divergence, mse, bpp = means
         count = epochs if epochs is not None else max(progress.epoch, round(progress.epoch / max(fraction, 1e-9)))
         about = "" if epochs is not None or fraction >= 1 else "~"
         skipped = f"  {progress.skipped} steps skipped" if progress.skipped else ""

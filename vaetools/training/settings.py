@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ..errors import UsageError
 
 MIN_STEPS_PER_EPOCH = 50
+PHOTO_CROPS = ((0.0, 128), (0.85, 192))
+CROPS = {"photo": PHOTO_CROPS, "gray16": PHOTO_CROPS, "small": ((0.0, 32),)}  # by preset
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class TrainingSettings:
     epochs: int | None = None
     minutes: float | None = None
     batch: int = 16
-    crops: tuple[tuple[float, int], ...] = ((0.0, 128), (0.85, 192))
+    crops: tuple[tuple[float, int], ...] = PHOTO_CROPS
     learning_rate: float = 2e-3
     seed: int = 0
     cache_bytes: int = 4 << 30
@@ -34,6 +36,8 @@ class TrainingSettings:
             raise UsageError("the training budget must be above 0")
         if self.batch < 1 or not 0 < self.learning_rate < 1:
             raise UsageError("the batch must be at least 1, and the learning rate between 0 and 1")
+        if self.seed < 0:
+            raise UsageError(f"the seed must be at least 0, not {self.seed}")
         if not self.crops or self.crops[0][0] != 0:
             raise UsageError("crops: the first must start at fraction 0")
 

@@ -1,0 +1,40 @@
+"""What holds for the command line as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from vaetools.cli import COMMANDS, main
+
+PROBE = "import sys; from vaetools.cli import main; main({arguments}, standalone_mode=False); print('torch' in sys.modules, file=sys.stderr)"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "--help"]], ids=" ".join)
+def test_help_and_info_do_not_import_torch(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE.format(arguments=arguments)], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
+
+
+def test_help_is_there_in_half_a_second() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "vaetools", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = CliRunner().invoke(main, [command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert CliRunner().invoke(main, ["compres"]).exit_code == 2

@@ -1,0 +1,114 @@
+"""Symbols to bytes and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaetools.codec.entropy import CoderModels, SymbolDecoder, SymbolEncoder, TableModels
+from vaetools.errors import Corrupt
+from vaetools.model.scales import LEVELS, scale_of
+from vaetools.model.tables import Y_REACH, Z_REACH, ProbabilityTables, histogram
+
+
+@pytest.fixture(scope="module")
+def tables() -> ProbabilityTables:
+    y, z = np.zeros((LEVELS, 2 * Y_REACH + 2)), np.zeros((3, 2 * Z_REACH + 2))
+    return ProbabilityTables.fit(y, z, np.array([0.3, 1.0, 5.0]))
+
+
+@pytest.fixture(scope="module")
+def models(tables: ProbabilityTables) -> CoderModels:
+    return CoderModels(tables)
+
+
+def normal_symbols(rows: np.ndarray, seed: int = 0) -> np.ndarray:
+    scale = scale_of(torch.from_numpy(rows.astype(np.float64))).numpy()
+    return np.random.default_rng(seed).normal(0, scale).round().astype(np.int16)
+
+
+def coded(symbols: np.ndarray, rows: np.ndarray, models: TableModels) -> bytes:
+    encoder = SymbolEncoder()
+    encoder.put(symbols, rows, models)
+    return encoder.finish()
+
+
+@given(data=st.data())
+def test_any_symbols_come_back(models: CoderModels, data: st.DataObject) -> None:
+    symbols = np.array(data.draw(st.lists(st.integers(-32767, 32767), max_size=50)), np.int16)
+    rows = np.array(data.draw(st.lists(st.integers(0, LEVELS - 1), min_size=len(symbols), max_size=len(symbols))), np.uint8)
+    decoder = SymbolDecoder(coded(symbols, rows, models.y))
+    np.testing.assert_array_equal(decoder.get(rows, models.y), symbols)
+    decoder.finish()
+
+
+def test_groups_come_back_in_the_order_they_were_put(models: CoderModels) -> None:
+    rows = np.random.default_rng(1).integers(0, LEVELS, 5000).astype(np.uint8)
+    symbols, channels = normal_symbols(rows), np.repeat(np.arange(3), 40)
+    encoder = SymbolEncoder()
+    encoder.put(symbols[:120], channels, models.z)
+    encoder.put(symbols[120:], rows[120:], models.y)
+    decoder = SymbolDecoder(encoder.finish())
+    np.testing.assert_array_equal(decoder.get(channels, models.z), symbols[:120])
+    np.testing.assert_array_equal(decoder.get(rows[120:], models.y), symbols[120:])
+
+
+def test_length_is_what_the_tables_promise(models: CoderModels) -> None:
+    rows = np.random.default_rng(2).integers(0, LEVELS, 50_000).astype(np.uint8)
+    symbols = normal_symbols(rows)
+    assert len(coded(symbols, rows, models.y)) * 8 == pytest.approx(models.y.code_length(symbols, rows), rel=0.001)
+
+
+def test_nothing_is_written_for_no_symbols(models: CoderModels) -> None:
+    nothing = np.zeros(0, np.uint8)
+    assert len(coded(nothing.astype(np.int16), nothing, models.y)) <= 4
+    assert SymbolDecoder(b"").get(nothing, models.y).size == 0
+
+
+def test_stream_is_the_same_forever() -> None:
+    """If this fails, files written before no longer decode: the coder, or what it makes of the tables, has changed."""
+    distance = np.abs(np.arange(-20, 22))
+    table = np.stack([2**20 // (1 + distance**2), 2**20 // (1 + 9 * distance), 1 + 2**20 // 2**distance]).astype(np.uint32)
+    rows = (np.arange(64) % 3).astype(np.uint8)
+    symbols = np.array([(-1) ** i * (i % 7) * (i % 5 == 0) for i in range(63)] + [1000], np.int16)
+    assert coded(symbols, rows, TableModels(table)).hex() == GOLDEN
+
+
+GOLDEN = "4213a07f3fad454205ff6e7d9cd128e5d1ec7984"
+
+
+@pytest.mark.parametrize("payload", [b"", bytes(400), b"\xff" * 400, bytes(range(256))], ids=["empty", "zeros", "ones", "ramp"])
+def test_foreign_bytes_decode_to_something_or_are_corrupt(models: CoderModels, payload: bytes) -> None:
+    rows = np.full(300, 40, np.uint8)
+    try:
+        symbols = SymbolDecoder(payload).get(rows, models.y)
+    except Corrupt:
+        return
+    assert np.abs(symbols).max() <= 32768
+
+
+def test_a_payload_of_half_words_is_corrupt() -> None:
+    with pytest.raises(Corrupt, match="whole number of words"):
+        SymbolDecoder(b"abc")
+
+
+def test_unread_payload_is_corrupt(models: CoderModels) -> None:
+    rows = np.full(3000, 60, np.uint8)
+    decoder = SymbolDecoder(coded(normal_symbols(rows), rows, models.y))
+    decoder.get(rows[:10], models.y)
+    with pytest.raises(Corrupt, match="more than the image"):
+        decoder.finish()
+
+
+def test_tables_give_every_symbol_a_place_and_follow_the_counts(tables: ProbabilityTables) -> None:
+    assert tables.y.min() >= 1
+    assert tables.z.min() >= 1
+    rows = np.full(100_000, 30, np.uint8)
+    skewed = np.abs(normal_symbols(rows))
+    counts = histogram(rows, skewed, LEVELS, Y_REACH)
+    fitted = ProbabilityTables.fit(counts, np.zeros((1, 2 * Z_REACH + 2)), np.ones(1))
+    before, after = (TableModels(t.y).code_length(skewed, rows) for t in (tables, fitted))
+    assert after < before - 50_000  # knowing the sign saves almost a bit for each symbol that is not zero

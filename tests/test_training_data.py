@@ -1,0 +1,248 @@
+"""Crops of a folder of images."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import PHOTOGRAPHS, photograph, tiny
+from vaetools.errors import TrainingError, UsageError
+from vaetools.images.read import read_for_training
+from vaetools.model.config import preset
+from vaetools.training.data import CropSampler, ImageCache, patch_basis, prefetch, to_unit_range
+from vaetools.training.settings import TrainingSettings
+
+PLENTY = 1 << 30
+IMAGE_BYTES = 192 * 160 * 3
+seeds = st.integers(0, 2**32)
+steps = st.integers(0, 10**7)
+
+
+@pytest.fixture(scope="module")
+def cache(photo_folder: Path) -> ImageCache:
+    return ImageCache.load(photo_folder, tiny(), PLENTY)
+
+
+# The cache.
+
+
+def test_every_image_is_held(cache: ImageCache, photo_folder: Path) -> None:
+    assert [path.stem for path in cache.paths] == sorted(PHOTOGRAPHS)
+    assert cache.sizes == [(160, 192)] * 4
+    for index, path in enumerate(cache.paths):
+        np.testing.assert_array_equal(cache.image(index), read_for_training(path))
+
+
+@pytest.mark.parametrize("held", [0, 1, 3])
+def test_memory_limit_is_kept_and_the_rest_is_served_alike(photo_folder: Path, cache: ImageCache, held: int) -> None:
+    limited = ImageCache.load(photo_folder, tiny(), held * IMAGE_BYTES + 10)
+    assert len(limited) == 4
+    assert sum(image.nbytes for image in limited.decoded.values()) == held * IMAGE_BYTES
+    ours, theirs = CropSampler(limited, 0).batch(3, 32, 16), CropSampler(cache, 0).batch(3, 32, 16)
+    np.testing.assert_array_equal(ours.images, theirs.images)
+
+
+def test_unreadable_images_are_left_out_and_named(photo_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    (tmp_path / "photos" / "broken.png").write_text("no image")
+    cut = tmp_path / "photos" / "cut.png"
+    cut.write_bytes((photo_folder / "coffee.png").read_bytes()[:5000])
+    cache = ImageCache.load(tmp_path / "photos", tiny(), PLENTY)
+    assert len(cache) == 4
+    assert [line.split(":")[0].rpartition("/")[2] for line in cache.unreadable] == ["broken.png", "cut.png"]
+
+
+def test_folder_of_unreadable_images_stops_the_training(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(TrainingError, match=r"none of the 1 images can be read; the first: .*a\.png"):
+        ImageCache.load(tmp_path, tiny(), PLENTY)
+
+
+def test_empty_folder_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no image"):
+        ImageCache.load(tmp_path, tiny(), PLENTY)
+
+
+def test_image_that_vanishes_meanwhile_is_named(photo_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    cache = ImageCache.load(tmp_path / "photos", tiny(), 0)
+    (tmp_path / "photos" / "coffee.png").unlink()
+    with pytest.raises(TrainingError, match=r"changed while training ran: .*coffee\.png"):
+        cache.image(2)
+
+
+def test_sixteen_bit_gray_keeps_its_depth(gray16_folder: Path) -> None:
+    config = preset("gray16")
+    cache = ImageCache.load(gray16_folder, config, PLENTY)
+    image = cache.image(0)
+    assert image.shape == (96, 128, 1)
+    np.testing.assert_array_equal(image[:, :, 0], np.asarray(Image.open(gray16_folder / "camera.png")))
+    batch = CropSampler(cache, 0).batch(0, 64, 2)
+    assert batch.images.dtype == np.uint16
+    assert len(np.unique(batch.images)) > 256
+
+
+# The batches.
+
+
+@given(seed=seeds, step=steps)
+def test_batch_is_a_function_of_seed_and_step(cache: ImageCache, seed: int, step: int) -> None:
+    first, again = (CropSampler(cache, seed).batch(step, 16, 3) for _ in range(2))
+    np.testing.assert_array_equal(first.images, again.images)
+    np.testing.assert_array_equal(first.quality, again.quality)
+
+
+@given(seed=seeds, step=steps)
+def test_other_steps_and_seeds_give_other_batches(cache: ImageCache, seed: int, step: int) -> None:
+    quality = CropSampler(cache, seed).batch(step, 16, 3).quality
+    assert not np.array_equal(quality, CropSampler(cache, seed).batch(step + 1, 16, 3).quality)
+    assert not np.array_equal(quality, CropSampler(cache, seed + 1).batch(step, 16, 3).quality)
+
+
+@given(seed=seeds, step=steps, world=st.sampled_from([2, 3]))
+def test_rows_of_the_ranks_are_the_batch_of_one(cache: ImageCache, seed: int, step: int, world: int) -> None:
+    whole = CropSampler(cache, seed).batch(step, 16, 2 * world)
+    parts = [CropSampler(cache, seed, rank, world).batch(step, 16, 2) for rank in range(world)]
+    np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole.images)
+    np.testing.assert_array_equal(np.concatenate([part.quality for part in parts]), whole.quality)
+
+
+@given(step=steps, size=st.integers(1, 12))
+def test_qualities_are_spread_over_the_range(cache: ImageCache, step: int, size: int) -> None:
+    quality = CropSampler(cache, 0).batch(step, 8, size).quality
+    assert quality.dtype == np.float32
+    assert (quality >= 0).all()
+    assert (quality <= 1).all()
+    assert sorted(np.minimum((quality * size).astype(int), size - 1)) == list(range(size))
+
+
+def test_crops_are_pieces_of_the_images(cache: ImageCache) -> None:
+    crop = CropSampler(cache, 0).batch(0, 32, 1).images[0]
+    assert crop.shape == (3, 32, 32)
+    views = [piece for flipped in (crop, crop[:, :, ::-1]) for piece in (flipped, flipped.transpose(0, 2, 1))]
+    views += [view[:, ::-1] for view in views]
+    corners = [np.lib.stride_tricks.sliding_window_view(cache.image(i), (32, 32), (0, 1)) for i in range(4)]
+    assert any((window == view).all((2, 3, 4)).any() for window in corners for view in views)
+
+
+def test_smaller_images_are_filled_with_their_edge(tmp_path: Path) -> None:
+    image = photograph("coffee", 20, 9)
+    image.save(tmp_path / "small.png")
+    cache = ImageCache.load(tmp_path, tiny(), PLENTY)
+    expected = np.pad(np.asarray(image), [(0, 23), (0, 12), (0, 0)], mode="edge").transpose(2, 0, 1)
+    views = [expected, expected[:, :, ::-1], expected.transpose(0, 2, 1), expected[:, :, ::-1].transpose(0, 2, 1)]
+    seen = set()
+    for step in range(30):
+        crop = CropSampler(cache, 0).batch(step, 32, 1).images[0]
+        seen.add(next(number for number, view in enumerate(views) if np.array_equal(crop, view)))
+    assert seen == {0, 1, 2, 3}
+    assert cache.smaller_than(32) == 1
+    assert cache.smaller_than(9) == 0
+
+
+def test_larger_images_are_drawn_more_often(tmp_path: Path) -> None:
+    Image.new("L", (160, 160), 255).save(tmp_path / "large.png")
+    Image.new("L", (40, 40), 0).save(tmp_path / "small.png")
+    sampler = CropSampler(ImageCache.load(tmp_path, tiny(), PLENTY), 0)
+    white = np.mean([sampler.batch(step, 8, 50).images.mean() / 255 for step in range(8)])
+    assert white == pytest.approx(0.8, abs=0.06)  # in proportion to the side
+
+
+@pytest.mark.parametrize(("name", "dtype", "largest"), [("photo", np.uint8, 255), ("gray16", np.uint16, 65535)])
+def test_values_come_to_the_unit_range(name: str, dtype: type, largest: int) -> None:
+    images = np.array([0, 1, largest], dtype).reshape(1, 1, 1, 3)
+    tensor = to_unit_range(images, preset(name), torch.device("cpu"))
+    torch.testing.assert_close(tensor.flatten(), torch.tensor([0, 1 / largest, 1]))
+
+
+# The thread that makes them ahead.
+
+
+def test_prefetched_batches_are_those_of_the_plan(cache: ImageCache) -> None:
+    sampler, plan = CropSampler(cache, 0), [(step, 16, 2) for step in range(10)]
+    for batch, entry in zip(prefetch(sampler, plan), plan, strict=True):
+        np.testing.assert_array_equal(batch.images, sampler.batch(*entry).images)
+
+
+def test_errors_of_the_thread_are_raised_where_the_batch_is_taken(photo_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    sampler = CropSampler(ImageCache.load(tmp_path / "photos", tiny(), 0), 0)
+    shutil.rmtree(tmp_path / "photos")
+    with pytest.raises(TrainingError, match="changed while training ran"):
+        list(prefetch(sampler, [(0, 16, 2)]))
+
+
+def test_the_thread_ends_with_its_consumer(cache: ImageCache) -> None:
+    batches = prefetch(CropSampler(cache, 0), ((step, 16, 2) for step in range(10**9)))
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert not any(thread.name == "crops" for thread in threading.enumerate())
+
+
+# Principal components.
+
+
+def test_patch_basis_is_orthonormal_and_begins_with_brightness(cache: ImageCache) -> None:
+    basis = patch_basis(cache, 4, seed=0, count=4000)
+    assert basis.shape == (48, 48)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(48), atol=1e-4)
+    assert abs(basis[0].sum()) > 0.95 * 48**0.5  # one component near a constant patch holds most
+
+
+def test_patch_basis_of_images_smaller_than_a_patch(tmp_path: Path) -> None:
+    photograph("coffee", 3, 2).save(tmp_path / "tiny.png")
+    basis = patch_basis(ImageCache.load(tmp_path, tiny(), PLENTY), 4, seed=0, count=100)
+    assert np.isfinite(basis).all()
+
+
+# The settings.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "either as epochs or as minutes"),
+        ({"epochs": 1, "minutes": 1}, "either as epochs or as minutes"),
+        ({"epochs": 0}, "above 0"),
+        ({"minutes": 0.0}, "above 0"),
+        ({"minutes": float("nan")}, "above 0"),
+        ({"minutes": float("inf")}, "above 0"),
+        ({"epochs": 1, "batch": 0}, "batch"),
+        ({"epochs": 1, "learning_rate": 0.0}, "learning rate"),
+        ({"epochs": 1, "learning_rate": float("nan")}, "learning rate"),
+        ({"epochs": 1, "seed": -1}, "seed"),
+        ({"epochs": 1, "crops": ()}, "crops"),
+        ({"epochs": 1, "crops": ((0.5, 128),)}, "fraction 0"),
+    ],
+    ids=str,
+)
+def test_unusable_settings_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainingSettings(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("images", "batch", "world", "expected"), [(10, 16, 1, 50), (1000, 16, 1, 63), (1600, 8, 2, 100)])
+def test_an_epoch_is_a_pass_or_at_least_fifty_steps(images: int, batch: int, world: int, expected: int) -> None:
+    assert TrainingSettings(epochs=1, batch=batch).epoch_steps(images, world) == expected
+
+
+def test_later_crops_are_larger_and_their_batches_smaller() -> None:
+    settings = TrainingSettings(epochs=1, batch=16, crops=((0.0, 64), (0.5, 128), (0.9, 512)))
+    assert [settings.crop(fraction) for fraction in (0.0, 0.49, 0.5, 0.95, 1.0)] == [(64, 16), (64, 16), (128, 4), (512, 1), (512, 1)]
+
+
+def test_learning_rate_warms_up_holds_and_decays() -> None:
+    settings = TrainingSettings(epochs=1, learning_rate=0.01)
+    rates = [settings.rate(step, step / 1000, 1000) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.0001)
+    assert rates[150] == pytest.approx(0.01)
+    assert all(a >= b for a, b in zip(rates[300:], rates[301:], strict=False))
+    assert rates[-1] == pytest.approx(0.0002)

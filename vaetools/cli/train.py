@@ -1,0 +1,93 @@
+"""`vaetools train` and `vaetools export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import click
+
+from ..errors import UsageError
+
+PRESETS = ("photo", "small", "gray16")
+DEFAULT_EPOCHS = 20
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", "run", type=click.Path(path_type=Path), required=True, help="Folder of the training run.")
+@click.option("--preset", "preset_name", type=click.Choice(PRESETS), help="[default: photo]")
+@click.option("--epochs", type=click.IntRange(1), help="Budget in epochs [default: 20, without --minutes].")
+@click.option("--minutes", type=float, help="Budget in minutes of training.")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint in the training run, to the end of its budget or of one given now.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option(
+    "--quality-range",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Lagrange multipliers of quality 0 and 100 [default: 0.001 0.1]; higher costs bits and saves detail.",
+)
+@click.option("--posterior", type=click.Choice(("uniform", "gaussian")), help="uniform to compress [photo, gray16], gaussian to sample [small].")
+@click.option("--batch", type=click.IntRange(1), help="Images a step and process [default: 16].")
+@click.option("--learning-rate", type=float, help="[default: 0.002]")
+@click.option("--steps-per-epoch", type=click.IntRange(1), help="[default: as many crops as images, at least 50 steps]")
+@click.option("--seed", type=click.IntRange(0), help="[default: 0]")
+@click.option("--cache-gb", type=click.FloatRange(0), help="Memory for decoded images [default: 4].")
+def train(
+    folder: Path,
+    run: Path,
+    preset_name: str | None,
+    epochs: int | None,
+    minutes: float | None,
+    resume: bool,
+    device: str,
+    quality_range: tuple[float, float] | None,
+    posterior: str | None,
+    batch: int | None,
+    learning_rate: float | None,
+    steps_per_epoch: int | None,
+    seed: int | None,
+    cache_gb: float | None,
+) -> None:
+    """Train a model on all images below FOLDER.
+
+    Each epoch prints its losses and writes metrics.csv, grids of reconstructions and of new images, and a checkpoint.
+    Ctrl-C finishes the step and saves; --resume goes on. At the end the weights are exported, ready for
+    `vaetools compress --model RUN`. Runs on several processes under torchrun.
+    """
+    from ..model.config import preset
+    from ..training.loop import resumed_settings
+    from ..training.loop import train as run_training
+    from ..training.settings import CROPS, TrainingSettings
+
+    given = {
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "steps_per_epoch": steps_per_epoch,
+        "cache_bytes": None if cache_gb is None else int(cache_gb * 2**30),
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    network = {"quality_lambdas": quality_range, "posterior": posterior}
+    changes = {name: value for name, value in network.items() if value is not None}
+    if resume:
+        if changes or preset_name or seed is not None:
+            raise UsageError("--preset, --quality-range, --posterior and --seed are fixed once a run has started; leave them out with --resume")
+        settings = resumed_settings(run, **options)
+    else:
+        options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)
+        settings = TrainingSettings(crops=CROPS[preset_name or PRESETS[0]], **options)
+    config = preset(preset_name or PRESETS[0], **changes)
+    weights = run_training(folder, run, config, settings, resume=resume, device=device)
+    click.echo(f"weights: {weights}")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+def export(run: Path, folder: Path) -> None:
+    """Write the weights of the last checkpoint in RUN, with tables fitted to the images below FOLDER."""
+    from ..training.loop import export_run
+
+    click.echo(f"weights: {export_run(run, folder)}")
