@@ -11,7 +11,12 @@ from click.testing import CliRunner
 
 from vaetools.cli import COMMANDS, main
 
-PROBE = "import sys; from vaetools.cli import main; main({arguments}, standalone_mode=False); print('torch' in sys.modules, file=sys.stderr)"
+PROBE = """
+import sys
+from vaetools.cli import main
+main({arguments}, standalone_mode=False)
+print("torch" in sys.modules, file=sys.stderr)
+"""
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "--help"]], ids=" ".join)

@@ -139,7 +139,9 @@ def test_wrong_images_are_named(codec: Codec, image: object, words: str) -> None
         codec.compress([torch.zeros(3, 8, 8, dtype=torch.uint8), image])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize(("quality", "words"), [(-1, "0 to 100"), (101, "0 to 100"), (math.nan, "0 to 100"), ([50, 60], "2 qualities for 1")])
+@pytest.mark.parametrize(
+    ("quality", "words"), [(-1, "0 to 100"), (101, "0 to 100"), (math.nan, "0 to 100"), ([50, 60], "2 qualities for 1")]
+)
 def test_wrong_qualities_are_named(codec: Codec, quality: float, words: str) -> None:
     with pytest.raises(errors.UsageError, match=words):
         codec.compress([crop("chelsea", 8, 8)], quality=quality)
@@ -184,11 +186,13 @@ def test_symbols_out_of_range_are_an_error(codec: Codec) -> None:
 
 def test_a_file_of_an_unknown_model_says_which(codec: Codec) -> None:
     header, payload = unpack(codec.compress([crop("chelsea", 40, 40)])[0])
-    with pytest.raises(errors.ModelMissing, match="00112233445566aa.*VAETOOLS_MODELS"):
+    with pytest.raises(errors.ModelMissing, match=r"00112233445566aa.*VAETOOLS_MODELS"):
         codec.decompress([pack(replace(header, model_hash=bytes.fromhex("00112233445566aa")), payload)])
 
 
-def test_files_of_another_model_decode_once_it_can_be_found(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_another_model_decode_once_it_can_be_found(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = Codec(load_weights(save_weights(VAE(tiny()), flat_tables(tiny().hyper_channels), tmp_path)), torch.device("cpu"))
     image = crop("chelsea", 40, 50)
     files = [other.compress([image])[0], codec.compress([image])[0]]

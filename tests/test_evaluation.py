@@ -347,6 +347,14 @@ def test_the_plot_is_a_picture_of_all_curves(evaluation: Evaluation, tmp_path: P
     assert wanted <= colours
 
 
+@pytest.mark.parametrize("qualities", [(100,), (50,)], ids=["identical", "one point"])
+def test_a_plot_needs_no_whole_curve(folder: Path, tmp_path: Path, qualities: tuple[float, ...]) -> None:
+    path = tmp_path / "plot.png"
+    result = evaluate(folder, PNGCodec(), qualities=qualities)
+    report.save_plot(result, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("write", ["write_json", "save_plot"])
 def test_a_place_that_cannot_be_written_is_a_usage_error(evaluation: Evaluation, tmp_path: Path, write: str) -> None:
     path = tmp_path / "missing" / "file"

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import photograph
 from vaetools.errors import ImageError, UsageError
 from vaetools.images.folder import list_images
 from vaetools.images.read import image_size, read_exact, read_for_training
+
+from .conftest import photograph
 
 ORIENTATION = 0x0112
 
@@ -73,7 +74,7 @@ def test_suffixes_can_be_chosen(tmp_path: Path) -> None:
 
 def test_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UsageError, match="no image in it or below it .*png"):
+    with pytest.raises(UsageError, match=r"no image in it or below it .*png"):
         list_images(tmp_path)
 
 

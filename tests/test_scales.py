@@ -10,11 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny
 from vaetools.model.config import MAX_HYPER_CHANNELS, MAX_LATENT_CHANNELS, MAX_SCALE_WIDTH
 from vaetools.model.quantiser import first_pass, second_pass
 from vaetools.model.scales import LEVELS, LOG_SCALE_RANGE, IntegerConv, IntegerScales, scale_of
 from vaetools.model.vae import VAE
+
+from .conftest import tiny
 
 Z, WIDTH, LATENTS = 4, 12, 6
 
@@ -78,7 +79,16 @@ def varied_net(seed: int) -> IntegerScales:
     torch.manual_seed(seed)
     net = IntegerScales(Z, WIDTH, LATENTS)
     with torch.no_grad():
-        for layer in (net.z_in, net.z_space, net.z_up, net.up_space, net.up_out, net.residual_in, net.residual_space, net.residual_out):
+        for layer in (
+            net.z_in,
+            net.z_space,
+            net.z_up,
+            net.up_space,
+            net.up_out,
+            net.residual_in,
+            net.residual_space,
+            net.residual_out,
+        ):
             layer.weight.normal_(std=0.5)
             layer.bias.normal_()
         net.up_out.bias.add_(3)
@@ -92,7 +102,9 @@ def varied_inputs(seed: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return z, residuals
 
 
-def indexes(net: IntegerScales, z: np.ndarray, residuals: np.ndarray, dtype: torch.dtype = torch.float32) -> tuple[np.ndarray, np.ndarray]:
+def indexes(
+    net: IntegerScales, z: np.ndarray, residuals: np.ndarray, dtype: torch.dtype = torch.float32
+) -> tuple[np.ndarray, np.ndarray]:
     u = net.from_hyper_latents(torch.from_numpy(z).to(dtype))
     v = net.from_residuals(torch.from_numpy(residuals).to(dtype))
     return net.index(u).detach().numpy(), net.index(u + v).detach().numpy()

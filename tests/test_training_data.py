@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from pathlib import Path
@@ -13,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import PHOTOGRAPHS, photograph, tiny
 from vaetools.errors import TrainingError, UsageError
 from vaetools.images.read import read_for_training
 from vaetools.model.config import preset
 from vaetools.training.data import CropSampler, ImageCache, patch_basis, prefetch, to_unit_range
 from vaetools.training.settings import TrainingSettings
+
+from .conftest import PHOTOGRAPHS, photograph, tiny
 
 PLENTY = 1 << 30
 IMAGE_BYTES = 192 * 160 * 3
@@ -236,7 +238,13 @@ def test_an_epoch_is_a_pass_or_at_least_fifty_steps(images: int, batch: int, wor
 
 def test_later_crops_are_larger_and_their_batches_smaller() -> None:
     settings = TrainingSettings(epochs=1, batch=16, crops=((0.0, 64), (0.5, 128), (0.9, 512)))
-    assert [settings.crop(fraction) for fraction in (0.0, 0.49, 0.5, 0.95, 1.0)] == [(64, 16), (64, 16), (128, 4), (512, 1), (512, 1)]
+    assert [settings.crop(fraction) for fraction in (0.0, 0.49, 0.5, 0.95, 1.0)] == [
+        (64, 16),
+        (64, 16),
+        (128, 4),
+        (512, 1),
+        (512, 1),
+    ]
 
 
 def test_learning_rate_warms_up_holds_and_decays() -> None:
@@ -244,5 +252,5 @@ def test_learning_rate_warms_up_holds_and_decays() -> None:
     rates = [settings.rate(step, step / 1000, 1000) for step in range(1001)]
     assert rates[0] == pytest.approx(0.0001)
     assert rates[150] == pytest.approx(0.01)
-    assert all(a >= b for a, b in zip(rates[300:], rates[301:], strict=False))
+    assert all(now >= later for now, later in itertools.pairwise(rates[300:]))
     assert rates[-1] == pytest.approx(0.0002)

@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import photo_batch, tiny
 from vaetools.errors import ModelError, UsageError
 from vaetools.model.config import PRESETS, ModelConfig, preset
 from vaetools.model.distributions import Noise
 from vaetools.model.precision import autocast, has_bfloat16, pick_device
-from vaetools.model.quantiser import prepare_for_inference, second_pass, first_pass, to_images, to_symbols
+from vaetools.model.quantiser import first_pass, prepare_for_inference, second_pass, to_images, to_symbols
 from vaetools.model.vae import VAE, first_pass_mask
 from vaetools.training.data import ImageCache, patch_basis
+
+from .conftest import photo_batch, tiny
 
 posteriors = pytest.mark.parametrize("posterior", ["uniform", "gaussian"])
 

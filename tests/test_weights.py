@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import tiny
 from vaetools.errors import ModelError
 from vaetools.model.config import ModelConfig
 from vaetools.model.distributions import Noise
@@ -21,6 +20,8 @@ from vaetools.model.scales import LEVELS
 from vaetools.model.tables import TOTAL, Y_REACH, Z_REACH, ProbabilityTables
 from vaetools.model.vae import VAE
 from vaetools.model.weights import find_by_hash, find_by_name, load_weights, save_weights
+
+from .conftest import tiny
 
 
 def fitted_tables(channels: int) -> ProbabilityTables:
@@ -182,7 +183,9 @@ def test_tensors_that_do_not_fit_are_refused(saved: Path, tmp_path: Path, change
         pytest.param(lambda tensors: tensors.pop("tables.z"), id="one-missing"),
         pytest.param(lambda tensors: tensors.update({"tables.y": tensors["tables.y"][:5].clone()}), id="wrong-shape"),
         pytest.param(lambda tensors: tensors.update({"tables.y": tensors["tables.y"].float()}), id="wrong-type"),
-        pytest.param(lambda tensors: tensors.update({"tables.z": torch.zeros_like(tensors["tables.z"])}), id="impossible-symbols"),
+        pytest.param(
+            lambda tensors: tensors.update({"tables.z": torch.zeros_like(tensors["tables.z"])}), id="impossible-symbols"
+        ),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(saved: Path, tmp_path: Path, change: object) -> None:

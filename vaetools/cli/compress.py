@@ -21,9 +21,17 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that both directions share."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout."),
-        click.option("--on-exists", type=click.Choice(ON_EXISTS), default="skip", show_default=True, help="If an output file is there already."),
+        click.option(
+            "--on-exists",
+            type=click.Choice(ON_EXISTS),
+            default="skip",
+            show_default=True,
+            help="If an output file is there already.",
+        ),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
-        click.option("--batch", "batch_size", type=click.IntRange(1), default=8, show_default=True, help="Images a batch, at most."),
+        click.option(
+            "--batch", "batch_size", type=click.IntRange(1), default=8, show_default=True, help="Images a batch, at most."
+        ),
         click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run."),
         click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="Folder to write to."),
     ):
@@ -35,7 +43,9 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("source", type=click.Path(path_type=Path))
 @folder_options
 @click.option("-q", "--quality", type=click.FloatRange(0, 100), default=60.0, show_default=True, help="0 smallest to 100 best.")
-def compress(source: Path, target: Path, model: str, batch_size: int, device: str, on_exists: str, as_json: bool, quality: float) -> None:
+def compress(
+    source: Path, target: Path, model: str, batch_size: int, device: str, on_exists: str, as_json: bool, quality: float
+) -> None:
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
 
     The pixels of 8-bit gray and RGB images are kept, as a viewer shows them; metadata (EXIF, ICC, XMP) is not. Images
@@ -78,14 +88,18 @@ def _finish(verb: str, outcome: Outcome, compressed_bytes: int, as_json: bool) -
     if as_json:
         click.echo(json.dumps(outcome.to_dict()))
     else:
-        others = [f"{outcome.skipped} there already" * bool(outcome.skipped), f"{len(outcome.failed)} failed" * bool(outcome.failed)]
+        others = [
+            f"{outcome.skipped} there already" * bool(outcome.skipped),
+            f"{len(outcome.failed)} failed" * bool(outcome.failed),
+        ]
         notes = "".join(f", {note}" for note in others if note)
         line = f"{outcome.done} images {verb}{notes}"
         if outcome.done:
             megapixels = outcome.pixels / 1e6
             line += (
                 f": {megapixels:.1f} megapixels, {outcome.bytes_in:,} -> {outcome.bytes_out:,} bytes, "
-                f"{8 * compressed_bytes / outcome.pixels:.3f} bpp, {outcome.seconds:.1f} s, {megapixels / outcome.seconds:.2f} MP/s"
+                f"{8 * compressed_bytes / outcome.pixels:.3f} bpp, "
+                f"{outcome.seconds:.1f} s, {megapixels / outcome.seconds:.2f} MP/s"
             )
         click.echo(line)
     if outcome.failed:

@@ -71,7 +71,11 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _say(done: int, total: int, name: str) -> None:
-    click.echo(f"\r{done} of {total}  {name}\x1b[K" if sys.stderr.isatty() else f"{done} of {total}  {name}", err=True, nl=not sys.stderr.isatty())
+    click.echo(
+        f"\r{done} of {total}  {name}\x1b[K" if sys.stderr.isatty() else f"{done} of {total}  {name}",
+        err=True,
+        nl=not sys.stderr.isatty(),
+    )
     if done == total and sys.stderr.isatty():
         click.echo(err=True)
 

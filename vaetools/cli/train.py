@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
 import click
 
 from ..errors import UsageError
@@ -17,7 +19,11 @@ DEFAULT_EPOCHS = 20
 @click.option("--preset", "preset_name", type=click.Choice(PRESETS), help="[default: photo]")
 @click.option("--epochs", type=click.IntRange(1), help="Budget in epochs [default: 20, without --minutes].")
 @click.option("--minutes", type=float, help="Budget in minutes of training.")
-@click.option("--resume", is_flag=True, help="Continue from the checkpoint in the training run, to the end of its budget or of one given now.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue from the checkpoint in the training run, to the end of its budget or of one given now.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option(
     "--quality-range",
@@ -26,7 +32,11 @@ DEFAULT_EPOCHS = 20
     metavar="LOW HIGH",
     help="Lagrange multipliers of quality 0 and 100 [default: 0.001 0.1]; higher costs bits and saves detail.",
 )
-@click.option("--posterior", type=click.Choice(("uniform", "gaussian")), help="uniform to compress [photo, gray16], gaussian to sample [small].")
+@click.option(
+    "--posterior",
+    type=click.Choice(("uniform", "gaussian")),
+    help="uniform to compress [photo, gray16], gaussian to sample [small].",
+)
 @click.option("--batch", type=click.IntRange(1), help="Images a step and process [default: 16].")
 @click.option("--learning-rate", type=float, help="[default: 0.002]")
 @click.option("--steps-per-epoch", type=click.IntRange(1), help="[default: as many crops as images, at least 50 steps]")
@@ -68,12 +78,14 @@ def train(
         "steps_per_epoch": steps_per_epoch,
         "cache_bytes": None if cache_gb is None else int(cache_gb * 2**30),
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     network = {"quality_lambdas": quality_range, "posterior": posterior}
-    changes = {name: value for name, value in network.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in network.items() if value is not None}
     if resume:
         if changes or preset_name or seed is not None:
-            raise UsageError("--preset, --quality-range, --posterior and --seed are fixed once a run has started; leave them out with --resume")
+            raise UsageError(
+                "--preset, --quality-range, --posterior and --seed are fixed once a run has started; leave them out with --resume"
+            )
         settings = resumed_settings(run, **options)
     else:
         options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)

@@ -1,7 +1,7 @@
 """Images to .vtc bytes and back, batched.
 
-    compress:    images -> groups of one padded shape -> model.quantiser.to_symbols -> entropy coder -> container
-    decompress:  container -> entropy coder <-> model.quantiser.first_pass, second_pass -> to_images
+compress:    images -> groups of one padded shape -> model.quantiser.to_symbols -> entropy coder -> container
+decompress:  container -> entropy coder <-> model.quantiser.first_pass, second_pass -> to_images
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ class Codec:
     >>> images = codec.decompress(files)
     """
 
-    def __init__(self, model: LoadedModel, device: torch.device, *, bfloat16: bool | None = None, limits: Limits = Limits()) -> None:
+    def __init__(
+        self, model: LoadedModel, device: torch.device, *, bfloat16: bool | None = None, limits: Limits = Limits()
+    ) -> None:
         config = model.vae.config
         if config.posterior != "uniform" or model.tables is None:
             raise ModelError(
-                f"{model.path}: a model with a {config.posterior} posterior has no codec; train one with --posterior uniform to compress"
+                f"{model.path}: a model with a {config.posterior} posterior has no codec: train one with --posterior uniform"
             )
         self.bfloat16 = has_bfloat16(device) if bfloat16 is None else bfloat16
         self.model, self.device, self.limits = model, device, limits
@@ -82,16 +84,13 @@ class Codec:
         `bfloat16` is used where the chip has it unless said otherwise; files decode to the same symbols either way.
         Raises ModelError if the model cannot be used, UsageError on an unknown device.
         """
-        try:
-            chosen = pick_device(device)
-            torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-        return cls(load_weights(find_by_name(model)), chosen, bfloat16=bfloat16, limits=limits)
+        return cls(load_weights(find_by_name(model)), pick_device(device), bfloat16=bfloat16, limits=limits)
 
     # Compression.
 
-    def compress(self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float] = 60.0, batch_size: int = 8) -> list[bytes]:
+    def compress(
+        self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float] = 60.0, batch_size: int = 8
+    ) -> list[bytes]:
         """One .vtc file per image.
 
         images: a batch (B, C, H, W) or a list of (C, H, W) of any sizes; integers of the model's bit depth (uint8, or
@@ -123,7 +122,7 @@ class Codec:
         _check_batch_size(batch_size)
         prepared = [self._to_unit_range(image, position) for position, image in enumerate(images)]
         qualities = self._qualities(quality, len(prepared))
-        items = [_Item(i, *image.shape[1:], images[i].shape[0], qualities[i]) for i, image in enumerate(prepared)]
+        items = [_Item(i, image.shape[1], image.shape[2], images[i].shape[0], qualities[i]) for i, image in enumerate(prepared)]
         for group in self._batches(items, batch_size):
             heights, widths = (torch.tensor([getattr(item, side) for item in group]) for side in ("height", "width"))
             q = (torch.tensor([item.quality for item in group]) / 100).to(self.device)
@@ -139,7 +138,9 @@ class Codec:
             encoder.put(residuals[places], index[places], self.coders.y)
         return encoder.finish()
 
-    def estimate(self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float] = 60.0, batch_size: int = 8) -> np.ndarray:
+    def estimate(
+        self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float] = 60.0, batch_size: int = 8
+    ) -> np.ndarray:
         """Bits that an ideal coder would write for each image under the model's tables, (B,), headers left out.
 
         `compress` comes within one percent of it on photographs. Arguments and errors are those of `compress`.
@@ -168,7 +169,9 @@ class Codec:
                 header, payload = unpack(data, self.limits)
                 codec = self._codec_for(header)
                 if (header.bit_depth, header.channels) not in codec._formats():
-                    raise FormatError(f"{header.channels} channels of {header.bit_depth} bits is not what the model {codec.config.name} codes")
+                    raise FormatError(
+                        f"{header.channels} channels of {header.bit_depth} bits is not what the model {codec.config.name} codes"
+                    )
             item = _Item(position, header.height, header.width, header.channels, header.quality)
             jobs.setdefault(header.model_hash, {})[item] = header, payload
         for job in jobs.values():
@@ -233,12 +236,19 @@ class Codec:
 
     def _to_unit_range(self, image: Tensor, position: int) -> Tensor:
         """(model's channels, H, W) float32 in 0..1, on the image's device."""
-        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in {c for _, c in self._formats()} or not image.numel():
+        if (
+            not isinstance(image, Tensor)
+            or image.ndim != 3
+            or image.shape[0] not in {c for _, c in self._formats()}
+            or not image.numel()
+        ):
             got = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
             wanted = " or ".join(f"({c}, H, W)" for c in sorted({c for _, c in self._formats()}, reverse=True))
             raise UsageError(f"image {position}: expected a tensor of shape {wanted}, got {got}")
         if image.shape[1] * image.shape[2] > self.limits.max_pixels or max(image.shape) > self.limits.max_side:
-            raise UsageError(f"image {position}: {image.shape[2]} x {image.shape[1]} pixels is above the limit of {self.limits.max_pixels:,}")
+            raise UsageError(
+                f"image {position}: {image.shape[2]} x {image.shape[1]} pixels is above the limit of {self.limits.max_pixels:,}"
+            )
         if image.is_floating_point():
             if not bool(((image >= 0) & (image <= 1)).all()):
                 raise UsageError(f"image {position}: float values must be within 0..1")

@@ -101,12 +101,20 @@ def read_header(data: bytes, limits: Limits = Limits()) -> tuple[Header, int]:
         raise Truncated(f"the file ends after {len(data)} bytes, inside the header")
     if CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
         raise Corrupt("the checksum of the header does not match")
-    model, width, height, channels, depth, quality, *rest = FIELDS.unpack_from(data, PREFIX.size)
-    header = Header(model, width, height, channels, depth, quality / QUALITY_UNIT, *rest, version=(major, minor))
+    model, width, height, channels, depth, quality, payload_length, payload_crc, symbols_crc = FIELDS.unpack_from(
+        data, PREFIX.size
+    )
+    header = Header(
+        model, width, height, channels, depth, quality / QUALITY_UNIT, payload_length, payload_crc, symbols_crc, (major, minor)
+    )
     if not width or not height or channels not in (1, 3) or depth not in (8, 16) or quality > 100 * QUALITY_UNIT:
-        raise Corrupt(f"impossible header: {width} x {height} pixels, {channels} channels, {depth} bits, quality {header.quality}")
+        raise Corrupt(
+            f"impossible header: {width} x {height} pixels, {channels} channels, {depth} bits, quality {header.quality}"
+        )
     if header.pixels > limits.max_pixels or max(width, height) > limits.max_side:
-        raise LimitExceeded(f"{width} x {height} pixels is above the limit of {limits.max_pixels:,} (sides of {limits.max_side:,})")
+        raise LimitExceeded(
+            f"{width} x {height} pixels is above the limit of {limits.max_pixels:,} (sides of {limits.max_side:,})"
+        )
     return header, end + CHECKSUM.size
 
 

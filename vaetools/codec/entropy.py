@@ -6,12 +6,16 @@ as the table's last symbol, the escape, and again as 16 plain bits after the gro
 
 from __future__ import annotations
 
+from typing import Any
+
 import constriction
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import Corrupt
 from ..model.tables import ProbabilityTables
 
+Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
 PLAIN_BITS = 16
 PLAIN_OFFSET = 1 << (PLAIN_BITS - 1)
@@ -21,14 +25,14 @@ _PLAIN = constriction.stream.model.Uniform(1 << PLAIN_BITS)
 class TableModels:
     """The coder's form of one set of tables, (rows, 2 * reach + 2) frequencies."""
 
-    def __init__(self, table: np.ndarray) -> None:
+    def __init__(self, table: Array) -> None:
         self.reach = (table.shape[1] - 2) // 2
         # Whole numbers and sums of them are exact in float64, and the coder scales them by IEEE operations in a fixed
         # order: it arrives at the same fixed-point table on every machine.
         self.models = [_Categorical(row.astype(np.float64), perfect=False) for row in table]
         self._bits = -np.log2(table / table.sum(1, keepdims=True, dtype=np.float64))
 
-    def code_length(self, symbols: np.ndarray, rows: np.ndarray) -> float:
+    def code_length(self, symbols: Array, rows: Array) -> float:
         """Bits that an ideal coder writes for (N,) symbols in the (N,) tables."""
         escaped = np.abs(symbols.astype(np.int32)) > self.reach
         column = np.where(escaped, 2 * self.reach + 1, symbols.astype(np.int32) + self.reach)
@@ -48,7 +52,7 @@ class SymbolEncoder:
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
-    def put(self, symbols: np.ndarray, rows: np.ndarray, models: TableModels) -> None:
+    def put(self, symbols: Array, rows: Array, models: TableModels) -> None:
         """symbols: (N,) whole numbers within +-32767; rows: (N,) the table of each, uint8."""
         reach = models.reach
         order = np.argsort(rows, kind="stable")
@@ -61,7 +65,8 @@ class SymbolEncoder:
             self._coder.encode(values[escaped] + PLAIN_OFFSET, _PLAIN)
 
     def finish(self) -> bytes:
-        return self._coder.get_compressed().astype("<u4").tobytes()
+        words: Array = self._coder.get_compressed()
+        return words.astype("<u4").tobytes()
 
 
 class SymbolDecoder:
@@ -72,7 +77,7 @@ class SymbolDecoder:
             raise Corrupt(f"a payload of {len(payload)} bytes is no whole number of words")
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
 
-    def get(self, rows: np.ndarray, models: TableModels) -> np.ndarray:
+    def get(self, rows: Array, models: TableModels) -> Array:
         """(N,) int32 symbols for the (N,) tables."""
         reach = models.reach
         values = np.empty(len(rows), np.int32)
@@ -95,7 +100,9 @@ class SymbolDecoder:
             raise Corrupt("the payload holds more than the image")
 
 
-def _groups(rows: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+def _groups(rows: Array, count: int) -> list[tuple[int, int, int]]:
     """(table, start, end) of each table that occurs, in the order of the sorted symbols."""
     ends = np.cumsum(np.bincount(rows, minlength=count))
-    return [(row, int(start), int(end)) for row, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)) if end > start]
+    return [
+        (row, int(start), int(end)) for row, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)) if end > start
+    ]

@@ -60,7 +60,9 @@ def compress_folder(
             return [error]
         return [_writer_of_bytes(data) for data in files]
 
-    BatchJob(lambda task: _to_tensor(read_exact(task.source, codec.config.bit_depth)), work).run(batches, outcome, progress or Silent())
+    BatchJob(lambda task: to_tensor(read_exact(task.source, codec.config.bit_depth)), work).run(
+        batches, outcome, progress or Silent()
+    )
     return outcome
 
 
@@ -138,7 +140,7 @@ def _compressed_size(path: Path, codec: Codec) -> tuple[int, int]:
     return header.height, header.width
 
 
-def _to_tensor(pixels: np.ndarray) -> Tensor:
+def to_tensor(pixels: np.ndarray) -> Tensor:
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(np.array(planes, order="C"))  # a copy: Pillow hands out read-only memory
 

@@ -155,7 +155,7 @@ class BatchJob(Generic[Read]):
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise VaetoolsError(
-                        f"{task.target}: no space left; {outcome.done} files are done: free some space and run the same command again"
+                        f"{task.target}: no space left; {outcome.done} files are done: free some space and run the command again"
                     ) from None
                 outcome.fail(task.source, error)
             else:

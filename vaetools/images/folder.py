@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-SUFFIXES = frozenset(".png .jpg .jpeg .webp .avif .bmp .tif .tiff .ppm .pgm .gif".split())
+SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"])
 
 
 def list_images(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> list[Path]:

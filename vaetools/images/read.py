@@ -113,7 +113,9 @@ def read_exact(path: str | os.PathLike[str], bit_depth: int = 8) -> np.ndarray:
         kind = f"{image.mode} with transparency" if image.has_transparency_data else f"of mode {image.mode}"
         raise ImageError(f"{path}: images {kind} are not supported; convert it to 8-bit gray or RGB first")
     if opened.bit_depth > 8:
-        raise ImageError(f"{path}: images with {opened.bit_depth} bits per channel are not supported; convert it to 8-bit RGB first")
+        raise ImageError(
+            f"{path}: images with {opened.bit_depth} bits per channel are not supported; convert it to 8-bit RGB first"
+        )
     if image.mode == "1":
         image = image.convert("L")
     return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))

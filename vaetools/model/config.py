@@ -63,7 +63,9 @@ class ModelConfig:
         limits = {"scale_width": MAX_SCALE_WIDTH, "hyper_channels": MAX_HYPER_CHANNELS, "latent_channels": MAX_LATENT_CHANNELS}
         for key, limit in limits.items():
             if getattr(self, key) > limit:
-                raise ModelError(f"config: {key} {getattr(self, key)} is above {limit}, the most that integer scales compute exactly")
+                raise ModelError(
+                    f"config: {key} {getattr(self, key)} is above {limit}, the most that integer scales compute exactly"
+                )
         if self.bit_depth not in (8, 16):
             raise ModelError(f"config: bit_depth must be 8 or 16, not {self.bit_depth!r}")
         if self.posterior not in POSTERIORS:

@@ -51,7 +51,7 @@ class Symbols:
 
 def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool | None = None) -> VAE:
     """Move to the device; where bfloat16 is fast, round the weights that run in it once instead of at each call."""
-    vae = vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    vae = vae.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     if has_bfloat16(device) if bfloat16 is None else bfloat16:
         for module in vae.modules():
             exact = isinstance(module, (Depthwise, IntegerConv))
@@ -90,7 +90,9 @@ def coded_region(vae: VAE, latents: Tensor, heights: Tensor, widths: Tensor) -> 
 
 
 @torch.inference_mode()
-def to_symbols(vae: VAE, images: Tensor, quality: Tensor, heights: Tensor, widths: Tensor, *, bfloat16: bool | None = None) -> Symbols:
+def to_symbols(
+    vae: VAE, images: Tensor, quality: Tensor, heights: Tensor, widths: Tensor, *, bfloat16: bool | None = None
+) -> Symbols:
     """images (B, C, H, W) in 0..1, padded to the hyper stride; quality (B,) in 0..1; heights, widths (B,) before padding."""
     with autocast(images.device, bfloat16=bfloat16):
         q = vae.encode(images, quality)

@@ -37,7 +37,9 @@ def histogram(rows: np.ndarray, symbols: np.ndarray, row_count: int, reach: int)
     """Counts (row_count, 2 * reach + 2) of `symbols` in the tables `rows`; out of reach counts as the escape."""
     column = np.where(np.abs(symbols) <= reach, symbols + reach, 2 * reach + 1).astype(np.int64)
     width = 2 * reach + 2
-    return np.bincount(rows.astype(np.int64).ravel() * width + column.ravel(), minlength=row_count * width).reshape(row_count, width)
+    return np.bincount(rows.astype(np.int64).ravel() * width + column.ravel(), minlength=row_count * width).reshape(
+        row_count, width
+    )
 
 
 def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:
@@ -49,4 +51,3 @@ def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:
     prior[:, -1] = TAIL / 100
     weight = counts + PRIOR_COUNT * prior / prior.sum(1, keepdims=True)
     return np.maximum(1, np.round(weight / weight.sum(1, keepdims=True) * TOTAL)).astype(np.uint32)
-

@@ -231,4 +231,5 @@ class VAE(nn.Module):
         self.linear_encoder.weight[:count] = kernels
         self.linear_decoder.weight[:count] = kernels
         for last in (self.encoder_inner[-1], self.decoder_outer[-2]):
-            last.weight.mul_(0.1)
+            for parameter in last.parameters():
+                parameter.mul_(0.1)

@@ -142,4 +142,6 @@ def find_by_name(model: str | os.PathLike[str]) -> Path:
         if str(model) in (candidate.stem, candidate.stem.rpartition("-")[0]):
             return candidate
     known = ", ".join(candidate.stem for candidate in names) or "none is installed"
-    raise ModelError(f"unknown model {str(model)!r}: it is no file or folder, and of the installed models ({known}) none has that name")
+    raise ModelError(
+        f"unknown model {str(model)!r}: it is no file or folder, and of the installed models ({known}) none has that name"
+    )

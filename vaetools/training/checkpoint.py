@@ -46,7 +46,8 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on damaged files
-        raise TrainingError(f"{path}: damaged, cannot be resumed from ({str(error).splitlines()[0]})") from None
-    if not isinstance(state, dict) or not KEYS <= state.keys():
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(f"{path}: damaged, cannot be resumed from ({reason})") from None
+    if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise TrainingError(f"{path}: not the checkpoint of a training run")
     return state

@@ -165,7 +165,9 @@ def patch_basis(cache: ImageCache, size: int, seed: int, count: int = 60_000) ->
     channels = cache.config.image_channels
     scale = 2**cache.config.bit_depth - 1
     images = [cache.image(int(i)) for i in generator.choice(len(cache), min(len(cache), 300), replace=False)]
-    images = [np.pad(im, [(0, max(0, size - im.shape[0])), (0, max(0, size - im.shape[1])), (0, 0)], mode="edge") for im in images]
+    images = [
+        np.pad(im, [(0, max(0, size - im.shape[0])), (0, max(0, size - im.shape[1])), (0, 0)], mode="edge") for im in images
+    ]
     patches = np.empty((count, channels * size * size), np.float32)
     for row in range(count):
         image = images[generator.integers(len(images))]

@@ -46,7 +46,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.config, self.settings, self.ranks = config, settings, ranks
         self.device = ranks.device
-        self.net = VAE(config).to(self.device, memory_format=torch.channels_last)
+        self.net = VAE(config).to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         linear = ("linear_encoder", "linear_decoder")
         named = list(self.net.named_parameters())

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import UsageError
 from ..model.precision import pick_device
 
 
@@ -29,15 +28,9 @@ class Ranks:
         """Join the job that torchrun describes in the environment, if any. Raises UsageError on an unusable device."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
-        try:
-            chosen = pick_device(device)
-            if chosen.type == "cuda":
-                if chosen.index is None and world > 1:
-                    chosen = torch.device("cuda", local)
-                torch.cuda.set_device(chosen)
-            torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        chosen = pick_device(device, local_rank=local if world > 1 else None)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
         if world == 1:
             yield cls(0, 1, chosen)
             return

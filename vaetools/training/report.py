@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as ProgressBar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
 from ..errors import TrainingError
-from ..files import replace_file
+from ..files import replace_bytes, replace_file
 from ..model.distributions import Noise
 from ..model.precision import autocast
 from ..model.vae import VAE
@@ -26,7 +27,19 @@ from .checkpoint import CHECKPOINT, Progress
 from .data import CropSampler, ImageCache, to_unit_range
 from .objective import Losses
 
-COLUMNS = "epoch step seconds loss reconstruction_loss kl_divergence mse psnr bpp learning_rate skipped".split()
+COLUMNS = [
+    "epoch",
+    "step",
+    "seconds",
+    "loss",
+    "reconstruction_loss",
+    "kl_divergence",
+    "mse",
+    "psnr",
+    "bpp",
+    "learning_rate",
+    "skipped",
+]
 GRID_IMAGES = 8
 RETRY_SECONDS, RETRIES = 10.0, 360
 
@@ -104,6 +117,8 @@ class RunReport:
 
     def resumed(self, progress: Progress) -> None:
         self.message(f"resuming at step {progress.step}, epoch {progress.epoch + 1}, after {progress.seconds / 60:.1f} minutes")
+        if not self.quiet:
+            self.save(lambda: self._drop_rows_after(progress.step))
 
     @contextmanager
     def epoch(self, progress: Progress, per_epoch: int, total: int | None) -> Iterator[EpochBar]:
@@ -143,6 +158,15 @@ class RunReport:
         name = f"epoch-{progress.epoch:04d}"
         self.save(lambda: self._save_grid(f"{name}-reconstruction.png", reconstruction_grid(net, cache)))
         self.save(lambda: self._save_grid(f"{name}-samples.png", sample_grid(net, cache)))
+
+    def _drop_rows_after(self, step: int) -> None:
+        """Epochs that ended after the checkpoint was written will be trained, and added, again."""
+        path = self.run / "metrics.csv"
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
+        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(COLUMNS) and int(row[COLUMNS.index("step")]) <= step]
+        if len(kept) < len(rows):
+            text = "".join(",".join(row) + "\r\n" for row in kept)
+            replace_bytes(path, text.encode())
 
     def _add_row(self, row: list[object]) -> None:
         path = self.run / "metrics.csv"
