@@ -480,4 +480,4 @@ def test_two_processes_compute_what_one_does_with_the_whole_batch(
     assert done.stdout.count("Epoch 1/2") == 1, "only the first process reports"
     for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         for key in ("loss", "reconstruction_loss", "kl_divergence", "mse", "bpp"):
-            assert float(two[key]) == pytest.approx(float(one[key]), rel=1e-4), key
+            assert float(two[key]) == pytest.approx(float(one[key]), rel=1e-3), key

@@ -231,5 +231,4 @@ class VAE(nn.Module):
         self.linear_encoder.weight[:count] = kernels
         self.linear_decoder.weight[:count] = kernels
         for last in (self.encoder_inner[-1], self.decoder_outer[-2]):
-            for parameter in last.parameters():
-                parameter.mul_(0.1)
+            last.get_parameter("weight").mul_(0.1)

@@ -1,0 +1,70 @@
+"""The README keeps its word: its commands run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import vaetools
+from vaetools.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the README speaks of, in the current directory."""
+    folder = tmp_path / "photos"
+    (folder / "trip").mkdir(parents=True)
+    Image.fromarray(skimage.data.chelsea()).resize((180, 120)).save(folder / "cat.jpg", quality=95)
+    Image.fromarray(skimage.data.coffee()).resize((170, 165)).save(folder / "trip" / "coffee.png")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def commands() -> list[list[str]]:
+    blocks = re.findall(r"```console\n(.*?)```", README, re.S)
+    return [shlex.split(line[2:]) for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:matplotlib.*")
+def test_commands_run_in_the_order_they_stand_in(photos: Path) -> None:
+    assert len(commands()) >= 7
+    for program, *arguments in commands():
+        assert program == "vaetools"
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, (arguments, done.output)
+    for made in ("restored/trip/coffee.png", "curves.png", "result.json", "runs/mine/metrics.csv"):
+        assert (photos.parent / made).is_file()
+
+
+def test_python_example_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    names = {"images": [torch.from_numpy(skimage.data.chelsea()[:70, :90].copy()).permute(2, 0, 1)]}
+    exec(example, names)
+    assert names["images"][0].shape == (3, 70, 90)
+    assert isinstance(names["codec"], vaetools.Codec)
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_format_page_has_the_header_that_is_written() -> None:
+    from vaetools.codec.container import CHECKSUM, FIELDS, PREFIX
+
+    page = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ", page, re.M)
+    assert sum(int(size) for _, size in rows) == PREFIX.size + FIELDS.size
+    assert f"length of the fields, {FIELDS.size}" in page
+    assert CHECKSUM.size == 4
