@@ -135,7 +135,7 @@ def test_no_images_make_no_files(codec: Codec) -> None:
     ids=["int64", "two channels", "two dimensions", "empty", "above 1", "nan", "numpy"],
 )
 def test_wrong_images_are_named(codec: Codec, image: object, words: str) -> None:
-    with pytest.raises(errors.UsageError, match=rf"image 1.*{words}"):
+    with pytest.raises(errors.UsageError, match=rf"number 1: .*{words}"):
         codec.compress([torch.zeros(3, 8, 8, dtype=torch.uint8), image])  # type: ignore[list-item]
 
 
@@ -149,7 +149,7 @@ def test_wrong_qualities_are_named(codec: Codec, quality: float, words: str) -> 
 
 def test_images_above_the_limits_are_refused(codec: Codec) -> None:
     small = Codec(codec.model, codec.device, limits=Limits(max_pixels=1000))
-    with pytest.raises(errors.UsageError, match="above the limit"):
+    with pytest.raises(errors.UsageError, match="above the limits"):
         small.compress([crop("chelsea", 40, 40)])
     with pytest.raises(errors.LimitExceeded):
         small.decompress(codec.compress([crop("chelsea", 40, 40)]))
@@ -157,7 +157,7 @@ def test_images_above_the_limits_are_refused(codec: Codec) -> None:
 
 def test_a_bad_file_among_good_ones_is_named(codec: Codec) -> None:
     good = codec.compress([crop("chelsea", 40, 40)])[0]
-    with pytest.raises(errors.Truncated, match="file 1: "):
+    with pytest.raises(errors.Truncated, match="number 1: "):
         codec.decompress([good, good[:-3], good])
 
 

@@ -6,17 +6,22 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from vaetools.cli import main
 from vaetools.codec import folder as folder_module
-from vaetools.codec.folder import restored_names
+from vaetools.codec.codec import Codec
+from vaetools.codec.container import pack, unpack
+from vaetools.codec.folder import restored_name
+from vaetools.model.weights import PACKAGED
 
 
 def run(*arguments: object) -> Result:
@@ -49,8 +54,8 @@ def test_a_tree_of_photographs_goes_and_comes_back(album: Path, tmp_path: Path) 
     assert files_below(tmp_path / "small") == ["cats/Camera.PNG.vtc", "cats/small/chelsea.jpg.vtc", "flight.png.vtc"]
     done = run("decompress", tmp_path / "small", "-o", tmp_path / "back")
     assert done.exit_code == 0, done.output
-    assert files_below(tmp_path / "back") == ["cats/Camera.png", "cats/small/chelsea.png", "flight.png"]
-    with Image.open(tmp_path / "back/cats/Camera.png") as gray, Image.open(tmp_path / "back/flight.png") as colour:
+    assert files_below(tmp_path / "back") == ["cats/Camera.PNG", "cats/small/chelsea.jpg.png", "flight.png"]
+    with Image.open(tmp_path / "back/cats/Camera.PNG") as gray, Image.open(tmp_path / "back/flight.png") as colour:
         assert (gray.mode, gray.size, colour.mode, colour.size) == ("L", (96, 80), "RGB", (96, 80))
         difference = np.asarray(colour, float) - np.asarray(photograph("astronaut"), float)
         assert np.sqrt((difference**2).mean()) < 12
@@ -86,7 +91,7 @@ def test_a_bad_file_is_one_line_and_the_others_are_restored(album: Path, tmp_pat
     assert done.exit_code == 1
     assert re.search(r"failed: .*flight.png.vtc: the checksum of the payload", done.stderr)
     assert "2 images restored, 2 failed" in done.stdout
-    assert files_below(tmp_path / "back") == ["cats/Camera.png", "cats/small/chelsea.png"]
+    assert files_below(tmp_path / "back") == ["cats/Camera.PNG", "cats/small/chelsea.jpg.png"]
 
 
 def test_the_same_command_again_skips_what_is_there(album: Path, tmp_path: Path) -> None:
@@ -177,11 +182,98 @@ def test_an_unknown_model_names_the_installed_ones(album: Path, tmp_path: Path) 
     assert re.search(r"unknown model 'phot'.*photo-[0-9a-f]{16}", done.stderr)
 
 
-def test_restored_names_never_collide() -> None:
-    root = Path("x")
-    paths = [root / name for name in ("a.jpg.vtc", "a.png.vtc", "a.webp.vtc", "b.jpg.vtc", "c/a.jpg.vtc", "plain.vtc")]
-    names = [name.as_posix() for name in restored_names(paths, root)]
-    assert names == ["a.jpg.png", "a.png", "a.webp.png", "b.png", "c/a.png", "plain.png"]
+@pytest.mark.parametrize(
+    ("name", "restored"),
+    [
+        ("a.png.vtc", "a.png"),
+        ("a.PNG.vtc", "a.PNG"),
+        ("a.jpg.vtc", "a.jpg.png"),
+        ("a.vtc", "a.png"),
+        ("a.b.webp.vtc", "a.b.webp.png"),
+    ],
+)
+def test_a_restored_name_follows_from_one_name_alone(name: str, restored: str) -> None:
+    assert restored_name(name) == restored
+
+
+def test_two_files_of_one_restored_name_are_told(album: Path, tmp_path: Path) -> None:
+    photograph("coffee").save(album / "a.jpg")
+    photograph("rocket").save(album / "a.jpg.png")
+    run("compress", album, "-o", tmp_path / "small")
+    for _ in range(2):
+        done = run("decompress", tmp_path / "small", "-o", tmp_path / "back")
+        assert done.exit_code == 1
+        assert re.search(r"failed: .*a\.jpg\.vtc: would be restored as a\.jpg\.png, like a\.jpg\.png\.vtc", done.stderr)
+    with Image.open(tmp_path / "back" / "a.jpg.png") as restored:
+        difference = np.asarray(restored, float) - np.asarray(photograph("rocket"), float)
+    assert np.sqrt((difference**2).mean()) < 12
+
+
+def test_what_is_passed_over_is_told(album: Path, tmp_path: Path) -> None:
+    (album / "notes.txt").write_text("a file of another kind")
+    os.mkfifo(album / "pipe.png")
+    (tmp_path / "elsewhere").mkdir()
+    photograph("coffee").save(tmp_path / "elsewhere" / "coffee.png")
+    (album / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    done = run("compress", album, "-o", tmp_path / "small", "--json")
+    assert done.exit_code == 0
+    outcome = json.loads(done.stdout)
+    assert (outcome["done"], outcome["others"], outcome["linked"]) == (3, 2, [str(album / "link")])
+    assert "link: a link to a folder" in done.stderr
+
+
+def test_content_that_needs_a_helper_program_is_not_opened(album: Path, tmp_path: Path) -> None:
+    (album / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    assert "script.png: cannot be read" in run("compress", album, "-o", tmp_path / "small").stderr
+
+
+def test_an_image_that_memory_does_not_hold_is_one_line(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compress = Codec.compress
+
+    def starved(self: Codec, images: list[torch.Tensor], *arguments: object) -> list[bytes]:
+        if any(image.shape[1:] == (50, 70) for image in images) or len(images) > 1:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return compress(self, images, *arguments)
+
+    monkeypatch.setattr(Codec, "compress", starved)
+    done = run("compress", album, "-o", tmp_path / "small")
+    assert done.exit_code == 1
+    assert "chelsea.jpg: not enough memory for 0.0 megapixels" in done.stderr
+    assert "2 images compressed, 1 failed" in done.stdout
+
+
+def test_a_file_of_an_unusable_model_is_one_line(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("compress", album, "-o", tmp_path / "small")
+    (tmp_path / "models").mkdir()
+    damaged = tmp_path / "models" / "photo-0011223344556677.safetensors"
+    damaged.write_bytes(b"rubbish")
+    monkeypatch.setenv("VAETOOLS_MODELS", str(tmp_path / "models"))
+    header, payload = unpack((tmp_path / "small/flight.png.vtc").read_bytes())
+    foreign = pack(replace(header, model_hash=bytes.fromhex("0011223344556677")), payload)
+    (tmp_path / "small/flight.png.vtc").write_bytes(foreign)
+    done = run("decompress", tmp_path / "small", "-o", tmp_path / "back", "--model", packaged("photo"))
+    assert done.exit_code == 1
+    assert "flight.png.vtc: the model that it was written with cannot be used" in done.stderr
+    assert "2 images restored, 1 failed" in done.stdout
+
+
+def packaged(name: str) -> Path:
+    return next(PACKAGED.glob(f"{name}-*.safetensors"))
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_images_above_the_chosen_limit_are_refused(album: Path, tmp_path: Path, command: str) -> None:
+    run("compress", album, "-o", tmp_path / "small")
+    source = album if command == "compress" else tmp_path / "small"
+    done = run(command, source, "-o", tmp_path / "out", "--max-megapixels", 0.005)
+    assert "1 images" in done.stdout
+    assert "96 x 80 pixels is above the limits" in done.stderr
+
+
+def test_a_folder_named_like_the_model_does_not_matter(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo").mkdir()
+    assert run("compress", album, "-o", "small").exit_code == 0
 
 
 def test_compare_shows_sizes_and_closeness(album: Path, tmp_path: Path) -> None:

@@ -372,7 +372,7 @@ def test_weights_that_cannot_be_written_name_the_way_out(
     def full(*_: object) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("vaetools.model.weights.save_weights", full)
+    monkeypatch.setattr("vaetools.training.loop.save_weights", full)
     with pytest.raises(TrainingError, match=r"No space left.*vaetools export"):
         train(photo_folder, tmp_path / "run", tiny(), settings(1, steps=1))
     assert load_checkpoint(tmp_path / "run")["progress"]["step"] == 1

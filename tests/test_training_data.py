@@ -17,7 +17,7 @@ from PIL import Image
 from vaetools.errors import TrainingError, UsageError
 from vaetools.images.read import read_for_training
 from vaetools.model.config import preset
-from vaetools.training.data import CropSampler, ImageCache, patch_basis, prefetch, to_unit_range
+from vaetools.training.data import CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
 from vaetools.training.settings import TrainingSettings
 
 from .conftest import PHOTOGRAPHS, photograph, tiny
@@ -168,24 +168,29 @@ def test_values_come_to_the_unit_range(name: str, dtype: type, largest: int) -> 
 # The thread that makes them ahead.
 
 
-def test_prefetched_batches_are_those_of_the_plan(cache: ImageCache) -> None:
-    sampler, plan = CropSampler(cache, 0), [(step, 16, 2) for step in range(10)]
-    for batch, entry in zip(prefetch(sampler, plan), plan, strict=True):
-        np.testing.assert_array_equal(batch.images, sampler.batch(*entry).images)
+def test_prefetched_batches_are_those_asked_for(cache: ImageCache) -> None:
+    sampler, batches = CropSampler(cache, 0), Prefetcher(CropSampler(cache, 0))
+    for step in range(10):
+        batches.request(step, 16, 2)
+    for step in range(10):
+        np.testing.assert_array_equal(batches.next().images, sampler.batch(step, 16, 2).images)
+    batches.close()
 
 
 def test_errors_of_the_thread_are_raised_where_the_batch_is_taken(photo_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(photo_folder, tmp_path / "photos")
-    sampler = CropSampler(ImageCache.load(tmp_path / "photos", tiny(), 0), 0)
+    batches = Prefetcher(CropSampler(ImageCache.load(tmp_path / "photos", tiny(), 0), 0))
     shutil.rmtree(tmp_path / "photos")
+    batches.request(0, 16, 2)
     with pytest.raises(TrainingError, match="changed while training ran"):
-        list(prefetch(sampler, [(0, 16, 2)]))
+        batches.next()
+    batches.close()
 
 
-def test_the_thread_ends_with_its_consumer(cache: ImageCache) -> None:
-    batches = prefetch(CropSampler(cache, 0), ((step, 16, 2) for step in range(10**9)))
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
+def test_the_thread_ends_when_it_is_closed(cache: ImageCache) -> None:
+    batches = Prefetcher(CropSampler(cache, 0))
+    batches.request(0, 16, 2)
+    batches.close()
     assert not any(thread.name == "crops" for thread in threading.enumerate())
 
 

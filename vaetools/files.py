@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+_numbers = itertools.count()
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path in the same folder)`, then move the result to `path`: a failure leaves the old file alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Call `write(temporary path in the same folder)`, then move the result to `path`: a failure leaves the old file alone.
+
+    The content is on the disk before the name is, so that a power cut cannot leave an empty file under `path`.
+    """
+    temporary = path.with_name(f".vaetools-{os.getpid()}-{next(_numbers)}.tmp")
     try:
         write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..codec.container import Limits
 from ..codec.job import ON_EXISTS, Outcome
 from . import EXIT_FAILED
 from .progress import job_progress
@@ -22,11 +23,18 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout."),
         click.option(
+            "--max-megapixels",
+            type=click.FloatRange(0, min_open=True),
+            default=100.0,
+            show_default=True,
+            help="Refuse larger images; one takes up to 200 bytes of memory a pixel.",
+        ),
+        click.option(
             "--on-exists",
             type=click.Choice(ON_EXISTS),
             default="skip",
             show_default=True,
-            help="If an output file is there already.",
+            help="What to do where an output file is there already, whatever is in it.",
         ),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
         click.option(
@@ -44,17 +52,26 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @folder_options
 @click.option("-q", "--quality", type=click.FloatRange(0, 100), default=60.0, show_default=True, help="0 smallest to 100 best.")
 def compress(
-    source: Path, target: Path, model: str, batch_size: int, device: str, on_exists: str, as_json: bool, quality: float
+    source: Path,
+    target: Path,
+    model: str,
+    batch_size: int,
+    device: str,
+    on_exists: str,
+    max_megapixels: float,
+    as_json: bool,
+    quality: float,
 ) -> None:
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
 
-    The pixels of 8-bit gray and RGB images are kept, as a viewer shows them; metadata (EXIF, ICC, XMP) is not. Images
-    with transparency, with more than 8 bits, CMYK and animated ones are refused, each with a line in the summary.
+    What is kept are the pixel values of 8-bit gray and RGB images, turned as EXIF says. Metadata (EXIF, ICC, XMP) is not
+    kept, so an image with a wide-gamut profile will look different. Images with transparency, with 16 bits, CMYK and
+    animated ones are refused, each with a line in the summary. The same command again goes on where a job was stopped.
     """
     from ..codec.codec import Codec
     from ..codec.folder import compress_folder
 
-    codec = Codec.load(model, device)
+    codec = Codec.load(model, device, limits=Limits(max_pixels=int(max_megapixels * 1e6)))
     with job_progress() as progress:
         outcome = compress_folder(
             source, target, codec, quality=quality, batch_size=batch_size, on_exists=on_exists, progress=progress
@@ -65,15 +82,25 @@ def compress(
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @folder_options
-def decompress(source: Path, target: Path, model: str, batch_size: int, device: str, on_exists: str, as_json: bool) -> None:
+def decompress(
+    source: Path,
+    target: Path,
+    model: str,
+    batch_size: int,
+    device: str,
+    on_exists: str,
+    max_megapixels: float,
+    as_json: bool,
+) -> None:
     """Restore every .vtc file below SOURCE, a folder or one file, as a PNG; the tree is kept.
 
+    a.png.vtc is restored as a.png, and a.jpg.vtc as a.jpg.png.
     Files name their model by its content: --model is needed only where it is not among the installed ones.
     """
     from ..codec.codec import Codec
     from ..codec.folder import decompress_folder
 
-    codec = Codec.load(model, device)
+    codec = Codec.load(model, device, limits=Limits(max_pixels=int(max_megapixels * 1e6)))
     with job_progress() as progress:
         outcome = decompress_folder(source, target, codec, batch_size=batch_size, on_exists=on_exists, progress=progress)
     _finish("restored", outcome, outcome.bytes_in, as_json)
@@ -85,6 +112,10 @@ def _finish(verb: str, outcome: Outcome, compressed_bytes: int, as_json: bool) -
         click.echo(f"failed: {path}: {reason}", err=True)
     if len(outcome.failed) > FAILURES_SHOWN:
         click.echo(f"failed: {len(outcome.failed) - FAILURES_SHOWN} more", err=True)
+    for path in outcome.linked:
+        click.echo(f"left out: {path}: a link to a folder", err=True)
+    if outcome.others:
+        click.echo(f"left out: {outcome.others} files of other kinds", err=True)
     if as_json:
         click.echo(json.dumps(outcome.to_dict()))
     else:

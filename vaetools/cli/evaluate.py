@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -46,6 +47,9 @@ def evaluate(
     from ..evaluation.peers import QUALITIES, find_peers
     from ..evaluation.report import print_report, save_plot, write_json
 
+    for path in (json_file, plot_file):
+        if path and not os.access(path.parent, os.W_OK):
+            raise UsageError(f"{path}: there is no folder {path.parent} that can be written to")
     peers = find_peers([name.strip() for name in against.split(",") if name.strip() not in ("", "none")])
     result = measure(
         folder,

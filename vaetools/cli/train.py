@@ -8,15 +8,15 @@ from typing import Any
 import click
 
 from ..errors import UsageError
+from ..model.config import PRESETS, preset
 
-PRESETS = ("photo", "small", "gray16")
-DEFAULT_EPOCHS = 20
+DEFAULT_PRESET, DEFAULT_EPOCHS = "photo", 20
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", "run", type=click.Path(path_type=Path), required=True, help="Folder of the training run.")
-@click.option("--preset", "preset_name", type=click.Choice(PRESETS), help="[default: photo]")
+@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="[default: photo]")
 @click.option("--epochs", type=click.IntRange(1), help="Budget in epochs [default: 20, without --minutes].")
 @click.option("--minutes", type=float, help="Budget in minutes of training.")
 @click.option(
@@ -41,7 +41,7 @@ DEFAULT_EPOCHS = 20
 @click.option("--learning-rate", type=float, help="[default: 0.002]")
 @click.option("--steps-per-epoch", type=click.IntRange(1), help="[default: as many crops as images, at least 50 steps]")
 @click.option("--seed", type=click.IntRange(0), help="[default: 0]")
-@click.option("--cache-gb", type=click.FloatRange(0), help="Memory for decoded images [default: 4].")
+@click.option("--cache-gb", type=click.FloatRange(0), help="Memory for decoded images, of each process [default: 4].")
 def train(
     folder: Path,
     run: Path,
@@ -64,7 +64,6 @@ def train(
     Ctrl-C finishes the step and saves; --resume goes on. At the end the weights are exported, ready for
     `vaetools compress --model RUN`. Runs on several processes under torchrun.
     """
-    from ..model.config import preset
     from ..training.loop import resumed_settings
     from ..training.loop import train as run_training
     from ..training.settings import CROPS, TrainingSettings
@@ -79,6 +78,8 @@ def train(
         "cache_bytes": None if cache_gb is None else int(cache_gb * 2**30),
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if quality_range and not 0 < quality_range[0] < quality_range[1]:
+        raise UsageError("--quality-range: LOW must be above 0 and below HIGH")
     network = {"quality_lambdas": quality_range, "posterior": posterior}
     changes: dict[str, Any] = {name: value for name, value in network.items() if value is not None}
     if resume:
@@ -89,10 +90,11 @@ def train(
         settings = resumed_settings(run, **options)
     else:
         options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)
-        settings = TrainingSettings(crops=CROPS[preset_name or PRESETS[0]], **options)
-    config = preset(preset_name or PRESETS[0], **changes)
+        settings = TrainingSettings(crops=CROPS[preset_name or DEFAULT_PRESET], **options)
+    config = preset(preset_name or DEFAULT_PRESET, **changes)
     weights = run_training(folder, run, config, settings, resume=resume, device=device)
-    click.echo(f"weights: {weights}")
+    if weights:
+        click.echo(f"weights: {weights}")
 
 
 @click.command()

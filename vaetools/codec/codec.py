@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import Desync, FormatError, ModelError, ModelMissing, UsageError
+from ..errors import Desync, FormatError, ModelError, ModelMissing, UsageError, VaetoolsError
 from ..model import quantiser
-from ..model.precision import has_bfloat16, pick_device
+from ..model.precision import autocast, has_bfloat16, pick_device
 from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
 from .container import Header, Limits, pack, round_quality, unpack
 from .entropy import CoderModels, SymbolDecoder, SymbolEncoder
@@ -120,7 +121,10 @@ class Codec:
     def _symbols(self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float], batch_size: int) -> Iterator[_Batch]:
         """Run the network over the images, a batch at a time."""
         _check_batch_size(batch_size)
-        prepared = [self._to_unit_range(image, position) for position, image in enumerate(images)]
+        prepared = []
+        for position, image in enumerate(images):
+            with _naming(position, len(images)):
+                prepared.append(self._to_unit_range(image))
         qualities = self._qualities(quality, len(prepared))
         items = [_Item(i, image.shape[1], image.shape[2], images[i].shape[0], qualities[i]) for i, image in enumerate(prepared)]
         for group in self._batches(items, batch_size):
@@ -134,7 +138,7 @@ class Codec:
     def _encode_symbols(self, item: _Item, z: np.ndarray, residuals: np.ndarray, index: np.ndarray) -> bytes:
         encoder = SymbolEncoder()
         encoder.put(z.ravel(), _channels_of(z.shape), self.coders.z)
-        for places in self._coded_places(item, residuals.shape):
+        for places in self._places(item, residuals.shape):
             encoder.put(residuals[places], index[places], self.coders.y)
         return encoder.finish()
 
@@ -149,7 +153,7 @@ class Codec:
         for batch in self._symbols(images, quality, batch_size):
             for row, item in enumerate(batch.items):
                 bits[item.position] = self.coders.z.code_length(batch.z[row].ravel(), _channels_of(batch.z[row].shape))
-                for places in self._coded_places(item, batch.residuals[row].shape):
+                for places in self._places(item, batch.residuals[row].shape):
                     bits[item.position] += self.coders.y.code_length(batch.residuals[row][places], batch.index[row][places])
         return bits
 
@@ -162,6 +166,8 @@ class Codec:
         starts with the file's place in the list if there are several.
         """
         _check_batch_size(batch_size)
+        if isinstance(files, bytes | bytearray | memoryview):
+            raise UsageError("expected a list of the bytes of files, got those of one: put it in a list")
         images: list[Tensor | None] = [None] * len(files)
         jobs: dict[bytes, dict[_Item, tuple[Header, bytes]]] = {}
         for position, data in enumerate(files):
@@ -183,8 +189,8 @@ class Codec:
         return [image for image in images if image is not None]
 
     def _decode_group(self, group: list[_Item], files: list[tuple[Header, bytes]], count: int) -> list[Tensor]:
-        stride, per_side = self.config.hyper_stride, self.config.hyper_stride // self.config.latent_stride
-        rows, columns = -(-group[0].height // stride), -(-group[0].width // stride)
+        per_side = self.config.hyper_stride // self.config.latent_stride
+        rows, columns = self.padded_shape(group[0].height, group[0].width)
         z_shape = (self.config.hyper_channels, rows, columns)
         y_shape = (self.config.latent_channels, rows * per_side, columns * per_side)
         decoders, z = [], np.zeros((len(group), *z_shape), np.int16)
@@ -193,11 +199,20 @@ class Codec:
             with _naming(item.position, count):
                 decoders.append(SymbolDecoder(payload))
                 z[row] = decoders[row].get(_channels_of(z_shape), self.coders.z).reshape(z_shape)
-        with torch.inference_mode(), quantiser.autocast(self.device, bfloat16=self.bfloat16):
+        places = [self._places(item, y_shape) for item in group]
+
+        def decode_pass(index: Tensor, number: int) -> None:
+            tables = index.cpu().numpy()
+            for row, item in enumerate(group):
+                coded = places[row][number]
+                with _naming(item.position, count):
+                    residuals[row][coded] = decoders[row].get(tables[row][coded], self.coders.y)
+
+        with torch.inference_mode(), autocast(self.device, bfloat16=self.bfloat16):
             first = quantiser.first_pass(self.vae, self._to_device(z))
-            self._decode_pass(0, group, decoders, first.index.cpu().numpy(), residuals, count)
+            decode_pass(first.index, 0)
             second = quantiser.second_pass(self.vae, first, self._to_device(residuals))
-            self._decode_pass(1, group, decoders, second.index.cpu().numpy(), residuals, count)
+            decode_pass(second.index, 1)
         for row, (item, (header, _)) in enumerate(zip(group, files, strict=True)):
             with _naming(item.position, count):
                 decoders[row].finish()
@@ -206,14 +221,6 @@ class Codec:
         quality = (torch.tensor([item.quality for item in group]) / 100).to(self.device)
         x = quantiser.to_images(self.vae, second, self._to_device(residuals), quality, bfloat16=self.bfloat16)
         return [self._to_pixels(x[row, :, : item.height, : item.width], item.channels) for row, item in enumerate(group)]
-
-    def _decode_pass(
-        self, number: int, group: list[_Item], decoders: list[SymbolDecoder], index: np.ndarray, residuals: np.ndarray, count: int
-    ) -> None:
-        for row, item in enumerate(group):
-            places = self._coded_places(item, residuals.shape[1:])[number]
-            with _naming(item.position, count):
-                residuals[row][places] = decoders[row].get(index[row][places], self.coders.y)
 
     def _codec_for(self, header: Header) -> Codec:
         if header.model_hash == self.model.hash:
@@ -225,7 +232,12 @@ class Codec:
                     f"it was written with the model {header.model_hash.hex()}, which is not installed: "
                     "put its weights in a folder named by VAETOOLS_MODELS"
                 )
-            self._others[header.model_hash] = Codec(load_weights(path), self.device, bfloat16=self.bfloat16, limits=self.limits)
+            try:
+                self._others[header.model_hash] = Codec(
+                    load_weights(path), self.device, bfloat16=self.bfloat16, limits=self.limits
+                )
+            except ModelError as error:
+                raise ModelMissing(f"the model that it was written with cannot be used: {error}") from None
         return self._others[header.model_hash]
 
     # Shapes and values.
@@ -234,7 +246,7 @@ class Codec:
         """(bit depth, channels) that files of this model have."""
         return {(self.config.bit_depth, self.config.image_channels), (self.config.bit_depth, 1)}
 
-    def _to_unit_range(self, image: Tensor, position: int) -> Tensor:
+    def _to_unit_range(self, image: Tensor) -> Tensor:
         """(model's channels, H, W) float32 in 0..1, on the image's device."""
         if (
             not isinstance(image, Tensor)
@@ -244,19 +256,17 @@ class Codec:
         ):
             got = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
             wanted = " or ".join(f"({c}, H, W)" for c in sorted({c for _, c in self._formats()}, reverse=True))
-            raise UsageError(f"image {position}: expected a tensor of shape {wanted}, got {got}")
-        if image.shape[1] * image.shape[2] > self.limits.max_pixels or max(image.shape) > self.limits.max_side:
-            raise UsageError(
-                f"image {position}: {image.shape[2]} x {image.shape[1]} pixels is above the limit of {self.limits.max_pixels:,}"
-            )
+            raise UsageError(f"expected a tensor of shape {wanted}, got {got}")
+        if not self.limits.allow(image.shape[2], image.shape[1]):
+            raise UsageError(self.limits.refusal(image.shape[2], image.shape[1]))
         if image.is_floating_point():
             if not bool(((image >= 0) & (image <= 1)).all()):
-                raise UsageError(f"image {position}: float values must be within 0..1")
+                raise UsageError("float values must be within 0..1")
             x = image.float()
         elif image.dtype == self._dtype():
             x = image.to(torch.int32).float() / (2**self.config.bit_depth - 1)
         else:
-            raise UsageError(f"image {position}: expected uint{self.config.bit_depth} or floats in 0..1, got {image.dtype}")
+            raise UsageError(f"expected uint{self.config.bit_depth} or floats in 0..1, got {image.dtype}")
         return x.expand(self.config.image_channels, -1, -1)
 
     def _to_pixels(self, x: Tensor, channels: int) -> Tensor:
@@ -276,26 +286,31 @@ class Codec:
     def _to_device(self, symbols: np.ndarray) -> Tensor:
         return torch.from_numpy(symbols).to(self.device).float().contiguous(memory_format=torch.channels_last)
 
-    def _coded_places(self, item: _Item, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _places(self, item: _Item, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Boolean maps (M, h, w) of the latents that the first and the second pass code."""
-        like = torch.empty(1, *shape)
-        first = quantiser.first_pass_mask(like)[0].numpy() > 0
-        region = quantiser.coded_region(self.vae, like, torch.tensor([item.height]), torch.tensor([item.width]))[0].numpy() > 0
-        return first & region, ~first & region
+        first, second = quantiser.coded_places(self.vae, shape, item.height, item.width)
+        return first.numpy(), second.numpy()
+
+    def padded_shape(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of hyper-latents: images of one such shape can share a batch."""
+        return -(-height // self.config.hyper_stride), -(-width // self.config.hyper_stride)
+
+    def batch_limit(self, shape: tuple[int, int], batch_size: int) -> int:
+        """At most `batch_size` images of a padded shape, and BATCH_PIXELS pixels, but at least one image."""
+        return max(1, min(batch_size, BATCH_PIXELS // (shape[0] * shape[1] * self.config.hyper_stride**2)))
 
     def _batches(self, items: list[_Item], batch_size: int) -> Iterator[list[_Item]]:
-        """Groups of one padded shape, of at most `batch_size` images and BATCH_PIXELS pixels, but at least one image."""
-        stride = self.config.hyper_stride
+        """Groups of one padded shape."""
         shapes: dict[tuple[int, int], list[_Item]] = {}
         for item in items:
-            shapes.setdefault((-(-item.height // stride), -(-item.width // stride)), []).append(item)
-        for (rows, columns), same in shapes.items():
-            size = max(1, min(batch_size, BATCH_PIXELS // (rows * columns * stride**2)))
+            shapes.setdefault(self.padded_shape(item.height, item.width), []).append(item)
+        for shape, same in shapes.items():
+            size = self.batch_limit(shape, batch_size)
             for start in range(0, len(same), size):
                 yield same[start : start + size]
 
     def _qualities(self, quality: float | Sequence[float], count: int) -> list[float]:
-        values = list(quality) if isinstance(quality, Sequence) else [quality] * count
+        values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
         if len(values) != count:
             raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
         for value in values:
@@ -327,15 +342,12 @@ def _symbols_crc(z: np.ndarray, residuals: np.ndarray) -> int:
     return zlib.crc32(residuals.astype("<i2").tobytes(), zlib.crc32(z.astype("<i2").tobytes()))
 
 
-class _naming:
-    """Put the place in the list before the message of a FormatError, if there are several files."""
-
-    def __init__(self, position: int, count: int) -> None:
-        self.position, self.count = position, count
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, FormatError) and self.count > 1:
-            error.args = (f"file {self.position}: {error}",)
+@contextmanager
+def _naming(position: int, count: int) -> Iterator[None]:
+    """Put the place in the list before the message of a vaetools error, if there are several images or files."""
+    try:
+        yield
+    except VaetoolsError as error:
+        if count > 1:
+            error.args = (f"number {position}: {error}",)
+        raise

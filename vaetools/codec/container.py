@@ -2,10 +2,10 @@
 
     offset  bytes  field
     0       8      magic: 89 56 54 43 0D 0A 1A 0A ("VTC"; the rest exposes text-mode transfers, as in PNG)
-    8       1      major version: a decoder refuses what is newer than its own
-    9       1      minor version
+    8       1      major version
+    9       1      minor version; before 1.0, a decoder reads its own version only
     10      2      length n of the fields
-    12      n      fields, see FIELDS; a newer minor version may append some
+    12      n      fields, see FIELDS
     12+n    4      CRC-32 of all bytes before
     16+n    ...    payload, as long as its field says
 
@@ -31,10 +31,16 @@ QUALITY_UNIT = 100
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps on what a file may ask for. `max_pixels` bounds the memory that decoding takes: about 250 bytes a pixel."""
+    """Caps on what a file may ask for. `max_pixels` bounds memory: decoding takes up to 200 bytes a pixel."""
 
     max_pixels: int = 100_000_000
     max_side: int = 65_535
+
+    def allow(self, width: int, height: int) -> bool:
+        return width * height <= self.max_pixels and max(width, height) <= self.max_side
+
+    def refusal(self, width: int, height: int) -> str:
+        return f"{width} x {height} pixels is above the limits ({self.max_pixels:,} pixels, {self.max_side:,} a side)"
 
 
 @dataclass(frozen=True)
@@ -93,10 +99,10 @@ def read_header(data: bytes, limits: Limits = Limits()) -> tuple[Header, int]:
         raise Truncated(f"the file ends after {len(data)} bytes, inside the header")
     _, major, minor, length = PREFIX.unpack_from(data)
     end = PREFIX.size + length
-    if major > VERSION[0]:
-        raise UnsupportedVersion(f"format {major}.{minor} is newer than {VERSION[0]}.{VERSION[1]}: update vaetools")
-    if length < FIELDS.size:
-        raise Corrupt(f"a header of {length} bytes is too short to be one")
+    if (major, minor) != VERSION:  # until 1.0, versions promise each other nothing
+        raise UnsupportedVersion(f"the file is of format {major}.{minor}; this vaetools reads {VERSION[0]}.{VERSION[1]}")
+    if length != FIELDS.size:
+        raise Corrupt(f"a header of {length} bytes where format {major}.{minor} has {FIELDS.size}")
     if len(data) < end + CHECKSUM.size:
         raise Truncated(f"the file ends after {len(data)} bytes, inside the header")
     if CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
@@ -111,10 +117,8 @@ def read_header(data: bytes, limits: Limits = Limits()) -> tuple[Header, int]:
         raise Corrupt(
             f"impossible header: {width} x {height} pixels, {channels} channels, {depth} bits, quality {header.quality}"
         )
-    if header.pixels > limits.max_pixels or max(width, height) > limits.max_side:
-        raise LimitExceeded(
-            f"{width} x {height} pixels is above the limit of {limits.max_pixels:,} (sides of {limits.max_side:,})"
-        )
+    if not limits.allow(width, height):
+        raise LimitExceeded(limits.refusal(width, height))
     return header, end + CHECKSUM.size
 
 

@@ -1,12 +1,11 @@
 """Compress a folder of images, and give it back.
 
-The tree is kept: `a/b.jpg` becomes `a/b.jpg.vtc`, and that `a/b.png` again, or `a/b.jpg.png` where two restored files
-would bear one name.
+The tree is kept: `a/b.png` becomes `a/b.png.vtc`, and that `a/b.png` again; `a/b.jpg` becomes `a/b.jpg.vtc`, and that
+`a/b.jpg.png`. Each name follows from one name alone, whatever else is in the folder.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import FormatError, UsageError, VaetoolsError
+from ..errors import ImageError, UsageError, VaetoolsError
 from ..files import replace_bytes
-from ..images.folder import list_images
+from ..images.folder import SUFFIXES, walk
 from ..images.read import image_size, read_exact
 from ..images.write import write_png
-from .codec import BATCH_PIXELS, Codec
+from .codec import Codec
 from .container import PREFIX, read_header
-from .job import BatchJob, JobProgress, Outcome, Silent, Task, check_folders, settle_existing
+from .job import BatchJob, JobProgress, Outcome, Silent, Task, check_places, make_target, settle_existing
 
 SUFFIX = ".vtc"
 HEADER_READ = PREFIX.size + 65_535 + 4
@@ -42,27 +41,22 @@ def compress_folder(
     Images that this format cannot hold without loss of a channel or of depth are reported as failed; see read_exact.
     Raises UsageError before anything is written, VaetoolsError if the disk is full.
     """
-    outcome = Outcome()
-    check_folders(source, target)
+    check_places(source, target)
     codec.check_quality(quality)
-    root = source if source.is_dir() else source.parent
-    paths = list_images(source) if source.is_dir() else [source]
+    outcome = Outcome()
+    root, paths = _listed(source, SUFFIXES, outcome)
     targets = [target / path.relative_to(root).with_name(path.name + SUFFIX) for path in paths]
-    tasks = settle_existing([Task(*pair, pixels=0) for pair in zip(paths, targets, strict=True)], on_exists, outcome)
+    tasks = settle_existing([Task(*pair) for pair in zip(paths, targets, strict=True)], on_exists, outcome)
+    make_target(target)
     batches = _plan(tasks, codec, batch_size, outcome, image_size)
 
-    def work(tasks: Sequence[Task], images: Sequence[Tensor]) -> list[Callable[[Path], object] | VaetoolsError]:
-        try:
-            files = codec.compress(images, quality, batch_size)
-        except UsageError as error:  # an image above the limits: they come alone in their batch or fail together
-            if len(tasks) > 1:
-                return [work([task], [image])[0] for task, image in zip(tasks, images, strict=True)]
-            return [error]
-        return [_writer_of_bytes(data) for data in files]
+    def read(task: Task) -> Tensor:
+        return to_tensor(read_exact(task.source, codec.config.bit_depth))
 
-    BatchJob(lambda task: to_tensor(read_exact(task.source, codec.config.bit_depth)), work).run(
-        batches, outcome, progress or Silent()
-    )
+    def work(tasks: Sequence[Task], images: Sequence[Tensor]) -> list[Callable[[Path], object]]:
+        return [_writer_of_bytes(data) for data in codec.compress(images, quality, batch_size)]
+
+    BatchJob(read, work).run(batches, outcome, progress or Silent())
     return outcome
 
 
@@ -80,58 +74,66 @@ def decompress_folder(
     A file that cannot be decoded is reported as failed. Raises UsageError before anything is written, VaetoolsError if
     the disk is full.
     """
+    check_places(source, target)
     outcome = Outcome()
-    check_folders(source, target)
-    root = source if source.is_dir() else source.parent
-    paths = list_images(source, frozenset((SUFFIX,))) if source.is_dir() else [source]
-    tasks = [Task(path, target / name, pixels=0) for path, name in zip(paths, restored_names(paths, root), strict=True)]
-    tasks = settle_existing(tasks, on_exists, outcome)
-    batches = _plan(tasks, codec, batch_size, outcome, lambda path: _compressed_size(path, codec))
+    root, paths = _listed(source, frozenset((SUFFIX,)), outcome)
+    tasks: dict[Path, Task] = {}
+    for path in paths:
+        task = Task(path, target / path.relative_to(root).with_name(restored_name(path.name)))
+        if (first := tasks.setdefault(task.target, task)) is not task:
+            reason = f"would be restored as {task.target.name}, like {first.source.name}: restore it alone, to another folder"
+            outcome.fail(path, UsageError(reason))
+    remaining = settle_existing(list(tasks.values()), on_exists, outcome)
+    make_target(target)
+    batches = _plan(remaining, codec, batch_size, outcome, lambda path: _compressed_size(path, codec))
 
-    def work(tasks: Sequence[Task], files: Sequence[bytes]) -> list[Callable[[Path], object] | VaetoolsError]:
-        try:
-            images = codec.decompress(files, batch_size)
-        except FormatError as error:
-            if len(tasks) > 1:
-                return [work([task], [data])[0] for task, data in zip(tasks, files, strict=True)]
-            return [error]
-        return [_writer_of_image(image) for image in images]
+    def read(task: Task) -> bytes:
+        return task.source.read_bytes()
 
-    BatchJob(lambda task: task.source.read_bytes(), work).run(batches, outcome, progress or Silent())
+    def work(tasks: Sequence[Task], files: Sequence[bytes]) -> list[Callable[[Path], object]]:
+        return [_writer_of_image(image) for image in codec.decompress(files, batch_size)]
+
+    BatchJob(read, work).run(batches, outcome, progress or Silent())
     return outcome
 
 
-def restored_names(paths: Sequence[Path], root: Path) -> list[Path]:
-    """The PNG names of compressed files, relative to `root`, all different."""
-    originals = [path.relative_to(root).with_name(path.name.removesuffix(SUFFIX)) for path in paths]
-    short = [name.with_suffix(".png") for name in originals]
-    count = Counter(short)
-    return [
-        short_name if name.suffix.lower() == ".png" or count[short_name] == 1 else name.with_name(name.name + ".png")
-        for name, short_name in zip(originals, short, strict=True)
-    ]
+def restored_name(name: str) -> str:
+    """`b.png.vtc` -> `b.png`, and anything else `NAME.vtc` -> `NAME.png`."""
+    original = name.removesuffix(SUFFIX)
+    return original if original.lower().endswith(".png") else original + ".png"
+
+
+def _listed(source: Path, suffixes: frozenset[str], outcome: Outcome) -> tuple[Path, list[Path]]:
+    """The root that names are relative to, and the files; what is passed over goes into the outcome."""
+    if not source.is_dir():
+        return source.parent, [source]
+    listing = walk(source, suffixes)
+    outcome.others = listing.others
+    outcome.linked = [str(path) for path in listing.linked]
+    for path, reason in listing.unreadable:
+        outcome.fail(path, ImageError(f"the folder cannot be read ({reason})"))
+    return source, listing.images
 
 
 def _plan(
     tasks: Sequence[Task], codec: Codec, batch_size: int, outcome: Outcome, size_of: Callable[[Path], tuple[int, int]]
 ) -> list[list[Task]]:
     """Batches of images of one padded shape, in the order of their first image, from the files' headers alone."""
-    stride = codec.config.hyper_stride
-    full: list[list[Task]] = []
+    batches: list[list[Task]] = []
     opened: dict[tuple[int, int], list[Task]] = {}
     for task in tasks:
         try:
             height, width = size_of(task.source)
+            size = task.source.stat().st_size
         except (VaetoolsError, OSError) as error:
             outcome.fail(task.source, error)
             continue
-        shape = (-(-height // stride), -(-width // stride))
-        most = max(1, min(batch_size, BATCH_PIXELS // (shape[0] * shape[1] * stride**2)))
-        if shape not in opened or len(opened[shape]) >= most:
+        shape = codec.padded_shape(height, width)
+        if shape not in opened or len(opened[shape]) >= codec.batch_limit(shape, batch_size):
             opened[shape] = []
-            full.append(opened[shape])
-        opened[shape].append(Task(task.source, task.target, height * width))
-    return full
+            batches.append(opened[shape])
+        opened[shape].append(Task(task.source, task.target, size, height * width))
+    return batches
 
 
 def _compressed_size(path: Path, codec: Codec) -> tuple[int, int]:

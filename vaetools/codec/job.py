@@ -25,19 +25,26 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Task:
-    """One file's way: from `source` to `target`, `pixels` for the progress display."""
+    """One file's way: from `source`, of `size` bytes and `pixels` (0 while not known), to `target`."""
 
     source: Path
     target: Path
-    pixels: int
+    size: int = 0
+    pixels: int = 0
 
 
 @dataclass
 class Outcome:
-    """Sums over a job. `seconds` is wall time; `bytes_in`, `bytes_out` and `pixels` count finished files only."""
+    """Sums over a job. `seconds` is wall time; `bytes_in`, `bytes_out` and `pixels` count finished files only.
+
+    `skipped`: their target was there already. `others`: files in the folder that the job is not for. `linked`: links to
+    folders, which are not followed.
+    """
 
     done: int = 0
     skipped: int = 0
+    others: int = 0
+    linked: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -69,8 +76,8 @@ class Silent:
         pass
 
 
-def check_folders(source: Path, target: Path) -> None:
-    """Raises UsageError where a job would read what it writes, or cannot write at all."""
+def check_places(source: Path, target: Path) -> None:
+    """Raises UsageError where a job would write among what it reads, or to no folder."""
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     if target.exists() and not target.is_dir():
@@ -78,6 +85,10 @@ def check_folders(source: Path, target: Path) -> None:
     folder = source if source.is_dir() else source.parent
     if target.resolve() == folder.resolve():
         raise UsageError(f"{target}: the output folder must not be the input folder")
+
+
+def make_target(target: Path) -> None:
+    """Raises UsageError if the folder cannot be made or written to."""
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,7 +105,8 @@ def settle_existing(tasks: Sequence[Task], on_exists: str, outcome: Outcome) -> 
         return list(tasks)
     existing = [task for task in tasks if task.target.exists()]
     if existing and on_exists == "error":
-        raise UsageError(f"{existing[0].target}: exists already, as do {len(existing) - 1} more; see --on-exists")
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"there already: {existing[0].target}{more}; on_exists (--on-exists) says what to do with them")
     outcome.skipped += len(existing)
     return [task for task in tasks if not task.target.exists()]
 
@@ -103,11 +115,12 @@ def settle_existing(tasks: Sequence[Task], on_exists: str, outcome: Outcome) -> 
 class BatchJob(Generic[Read]):
     """`read` one source; `work` on the results of a batch, giving per task the function that writes its target.
 
-    An exception of `read`, or one that `work` gives in place of a function, fails that file alone.
+    A VaetoolsError of either fails one file alone: a batch on which `work` raises one, or runs out of memory, is tried again
+    file by file.
     """
 
     read: Callable[[Task], Read]
-    work: Callable[[Sequence[Task], Sequence[Read]], Sequence[Callable[[Path], object] | VaetoolsError]]
+    work: Callable[[Sequence[Task], Sequence[Read]], Sequence[Callable[[Path], object]]]
 
     def run(self, batches: Sequence[Sequence[Task]], outcome: Outcome, progress: JobProgress) -> None:
         """Raises VaetoolsError if the disk is full."""
@@ -120,7 +133,7 @@ class BatchJob(Generic[Read]):
                 if number + 1 < len(batches):
                     ahead.append([readers.submit(self.read, task) for task in batches[number + 1]])
                 tasks, contents = self._gather(batch, ahead.pop(0), outcome, progress)
-                results = self.work(tasks, contents) if tasks else []
+                results = self._work_on(tasks, contents)
                 self._settle(pending, outcome, progress)
                 pending = []
                 for task, result in zip(tasks, results, strict=True):
@@ -131,6 +144,21 @@ class BatchJob(Generic[Read]):
                         pending.append((task, writer.submit(_write, task, result)))
             self._settle(pending, outcome, progress)
         outcome.seconds += time.perf_counter() - start
+
+    def _work_on(self, tasks: list[Task], contents: list[Read]) -> list[Callable[[Path], object] | VaetoolsError]:
+        if not tasks:
+            return []
+        try:
+            return list(self.work(tasks, contents))
+        except (VaetoolsError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, VaetoolsError) and not _is_out_of_memory(error):
+                raise
+            if len(tasks) > 1:
+                singly = zip(tasks, contents, strict=True)
+                return [result for task, content in singly for result in self._work_on([task], [content])]
+            if isinstance(error, VaetoolsError):
+                return [error]
+            return [VaetoolsError(f"not enough memory for {tasks[0].pixels / 1e6:.1f} megapixels")]
 
     @staticmethod
     def _gather(
@@ -151,7 +179,6 @@ class BatchJob(Generic[Read]):
         for task, future in pending:
             try:
                 size = future.result()
-                outcome.bytes_in += task.source.stat().st_size
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise VaetoolsError(
@@ -160,9 +187,15 @@ class BatchJob(Generic[Read]):
                 outcome.fail(task.source, error)
             else:
                 outcome.done += 1
+                outcome.bytes_in += task.size
                 outcome.bytes_out += size
                 outcome.pixels += task.pixels
             progress.advance(task.pixels)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch raises a RuntimeError of its own kind on a GPU, and a plain one on the CPU."""
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error)
 
 
 def _write(task: Task, write: Callable[[Path], object]) -> int:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..codec.folder import SUFFIX, restored_names
+from ..codec.folder import SUFFIX, restored_name
 from ..errors import ImageError, UsageError
 from ..images.folder import list_images
 from ..images.read import read_exact
@@ -48,14 +48,14 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
     Raises UsageError if there is not one pair.
     """
     paths = list_images(originals)
-    names = restored_names([path.with_name(path.name + SUFFIX) for path in paths], originals)
     pairs, missing = [], []
-    for path, name in zip(paths, names, strict=True):
+    for path in paths:
         image = path.relative_to(originals)
+        back = restored / image.with_name(restored_name(image.name + SUFFIX))
         try:
-            original, counterpart = as_rgb(read_exact(path)), as_rgb(read_exact(restored / name))
+            original, counterpart = as_rgb(read_exact(path)), as_rgb(read_exact(back))
             if original.shape != counterpart.shape:
-                raise ImageError(f"{restored / name}: {counterpart.shape} beside an original of {original.shape}")
+                raise ImageError(f"{back}: {counterpart.shape} beside an original of {original.shape}")
         except ImageError as error:
             missing.append(str(error))
             continue

@@ -91,7 +91,10 @@ class VaetoolsPeer:
 
     def encode(self, rgb: np.ndarray, setting: float) -> bytes:
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
-        return self.codec.compress([image], quality=setting)[0]
+        try:
+            return self.codec.compress([image], quality=setting)[0]
+        except UsageError as error:
+            raise ImageError(str(error)) from None
 
     def decode(self, data: bytes) -> np.ndarray:
         return self.codec.decompress([data])[0].permute(1, 2, 0).contiguous().numpy()

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
 
-SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"])
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"))
 
 
-def list_images(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
-    """Every image below `folder`, recursively, in the order of their names; hidden folders are left out.
+@dataclass
+class Listing:
+    """What a walk through a folder found: images in the order of their names, and what was passed over.
+
+    `unreadable`: folders that cannot be opened, with the reason. `linked`: links to folders, which are not followed.
+    `others`: the number of files that are no images by their suffix, hidden, or not regular files.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    linked: list[Path] = field(default_factory=list)
+    others: int = 0
+
+
+def walk(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> Listing:
+    """Every image below `folder`, recursively; hidden folders are left out.
 
     Raises UsageError if `folder` is no folder or holds no image.
     """
@@ -20,11 +35,29 @@ def list_images(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFI
         raise UsageError(f"{root}: no such folder")
     if not root.is_dir():
         raise UsageError(f"{root}: not a folder")
-    found = []
-    for directory, names, files in os.walk(root, followlinks=False):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        found += [Path(directory, name) for name in files if Path(name).suffix.lower() in suffixes and not name.startswith(".")]
-    if not found:
+    listing = Listing()
+
+    def unreadable(error: OSError) -> None:
+        listing.unreadable.append((Path(error.filename), error.strerror or str(error)))
+
+    for directory, names, files in os.walk(root, onerror=unreadable):
+        visible = [name for name in sorted(names) if not name.startswith(".")]
+        names[:] = [name for name in visible if not Path(directory, name).is_symlink()]
+        listing.linked += [Path(directory, name) for name in visible if name not in names]
+        for name in files:
+            path = Path(directory, name)
+            if path.suffix.lower() in suffixes and not name.startswith(".") and path.is_file():
+                listing.images.append(path)
+            else:
+                listing.others += 1
+    if not listing.images:
         kinds = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         raise UsageError(f"{root}: no image in it or below it (looked for {kinds})")
-    return sorted(found)
+    listing.images.sort()
+    listing.unreadable.sort()
+    return listing
+
+
+def list_images(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    """The images that `walk` finds. Raises UsageError as it does."""
+    return walk(folder, suffixes).images

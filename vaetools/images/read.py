@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from ..errors import ImageError
 
 MAX_PIXELS = 400_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "GIF")  # what Pillow decodes by itself, without a helper
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 EIGHT_BIT_MODES = frozenset(("1", "L", "P", "RGB"))
 
@@ -43,7 +44,7 @@ def _opening(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(f"{path}: {image.width} x {image.height} pixels is above the limit of {MAX_PIXELS:,}")
                 yield image
@@ -59,7 +60,7 @@ def _opening(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 def _stored_bit_depth(image: Image.Image) -> int:
     """16 if the file holds more bits than an 8-bit mode: Pillow cuts 16-bit colours to 8 without a word."""
     for decoder, _, _, arguments in getattr(image, "tile", []):
-        if ";16" in str(arguments):  # the raw mode of PNG and TIFF
+        if image.format in ("PNG", "TIFF") and ";16" in str(arguments):  # the raw mode
             return 16
         if decoder in ("ppm", "ppm_plain") and isinstance(arguments, tuple) and arguments[-1] > 255:  # (mode, largest value)
             return 16

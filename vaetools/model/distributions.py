@@ -87,6 +87,11 @@ class UniformPosterior:
         """What the decoder sees: the mean, rounded to whole steps from `around`; gradients pass straight through."""
         return self.mean + ((self.mean - around).round() + around - self.mean).detach()
 
+    @staticmethod
+    def decoded(residuals: Tensor) -> Tensor:
+        """Drawn from a prior, what the decoder is used to: whole steps."""
+        return residuals.round()
+
     def kl(self, prior: NormalPrior, sample: Tensor) -> Tensor:
         """One-sample estimate of KL(q || p * U): log q is 0 inside the unit interval."""
         return -prior.log_bin(sample)
@@ -112,6 +117,11 @@ class GaussianPosterior:
     def quantised(self, around: Tensor, sample: Tensor) -> Tensor:
         """What the decoder sees: the sample itself, for nothing is rounded."""
         return sample
+
+    @staticmethod
+    def decoded(residuals: Tensor) -> Tensor:
+        """Drawn from a prior, what the decoder is used to: any value."""
+        return residuals
 
     def kl(self, prior: NormalPrior, sample: Tensor) -> Tensor:
         """Closed form; for p = N(0, 1) it is -1/2 (1 + log sigma^2 - mu^2 - sigma^2) (appendix B)."""

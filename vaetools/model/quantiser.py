@@ -9,6 +9,8 @@ r = round(y - mean) are the residuals. The table indexes that both sides derive 
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from .blocks import Depthwise
 from .precision import autocast, has_bfloat16
-from .scales import LEVELS, IntegerConv
+from .scales import IntegerConv
 from .vae import VAE, Prediction, first_pass_mask
 
 SYMBOL_MAX = 32767
@@ -50,8 +52,8 @@ class Symbols:
 
 
 def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool | None = None) -> VAE:
-    """Move to the device; where bfloat16 is fast, round the weights that run in it once instead of at each call."""
-    vae = vae.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    """A copy on the device; where bfloat16 is fast, the weights that run in it are rounded once instead of at each call."""
+    vae = copy.deepcopy(vae).eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     if has_bfloat16(device) if bfloat16 is None else bfloat16:
         for module in vae.modules():
             exact = isinstance(module, (Depthwise, IntegerConv))
@@ -60,15 +62,11 @@ def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool | No
     return vae
 
 
-def _whole_indexes(u: Tensor) -> Tensor:
-    return (u * 8).clamp(0, LEVELS - 1).round().to(torch.uint8)
-
-
 def first_pass(vae: VAE, z: Tensor) -> FirstPass:
     prediction = vae.predict(z)
     with torch.autocast(z.device.type, enabled=False):
         u = vae.scales.from_hyper_latents(z)
-    return FirstPass(prediction, u, first_pass_mask(prediction.mean), _whole_indexes(u))
+    return FirstPass(prediction, u, first_pass_mask(prediction.mean), vae.scales.index(u).to(torch.uint8))
 
 
 def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
@@ -77,16 +75,26 @@ def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
     chosen = first.mask > 0
     mean = torch.where(chosen, first.prediction.mean, vae.refine(first.prediction, residuals, first.mask))
     with torch.autocast(residuals.device.type, enabled=False):
-        refined = _whole_indexes(first.scale_output + vae.scales.from_residuals(residuals))
+        refined = vae.scales.index(first.scale_output + vae.scales.from_residuals(residuals)).to(torch.uint8)
     return SecondPass(mean, torch.where(chosen, first.index, refined))
 
 
-def coded_region(vae: VAE, latents: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-    """(B, 1, h, w): 1 where a latent covers a pixel of the image (heights, widths: (B,)), 0 where only padding."""
+def coded_region(vae: VAE, shape: Sequence[int], heights: Tensor, widths: Tensor) -> Tensor:
+    """Boolean (B, 1, h, w): whether a latent covers a pixel of the image, or only padding.
+
+    shape: (..., h, w) of the latents; heights, widths: (B,) of the images, in pixels.
+    """
     stride = vae.config.latent_stride
-    rows = torch.arange(latents.shape[2], device=latents.device) * stride < heights[:, None].to(latents.device)
-    columns = torch.arange(latents.shape[3], device=latents.device) * stride < widths[:, None].to(latents.device)
-    return (rows[:, :, None] & columns[:, None, :])[:, None].to(latents.dtype)
+    rows = torch.arange(shape[-2], device=heights.device) * stride < heights[:, None]
+    columns = torch.arange(shape[-1], device=widths.device) * stride < widths[:, None]
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def coded_places(vae: VAE, shape: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Boolean (M, h, w) maps of the latents that the first and the second pass code of one image, on the CPU."""
+    first = first_pass_mask(torch.empty(1, *shape, dtype=torch.bool))[0]
+    region = coded_region(vae, shape, torch.tensor([height]), torch.tensor([width]))[0]
+    return first & region, ~first & region
 
 
 @torch.inference_mode()
@@ -98,7 +106,7 @@ def to_symbols(
         q = vae.encode(images, quality)
         z = q.z.mean.float().round().clamp(-127, 127)
         first = first_pass(vae, z)
-        region = coded_region(vae, q.y.mean, heights, widths)
+        region = coded_region(vae, q.y.mean.shape, heights.to(images.device), widths.to(images.device))
         residuals = _residuals(q.y.mean, first.prediction.mean) * first.mask * region
         second = second_pass(vae, first, residuals)
         residuals = residuals + _residuals(q.y.mean, second.mean) * (1 - first.mask) * region

@@ -64,9 +64,9 @@ def first_pass_mask(y: Tensor) -> Tensor:
     """(1, M, h, w): 1 where the first pass codes y. A checkerboard, of the other colour for the last half of the channels."""
     _, channels, height, width = y.shape
     rows, columns = torch.arange(height, device=y.device), torch.arange(width, device=y.device)
-    board = ((rows[:, None] + columns) % 2 == 0).to(y.dtype)
+    board = (rows[:, None] + columns) % 2 == 0
     half = channels // 2
-    return torch.cat([board.expand(half, -1, -1), (1 - board).expand(channels - half, -1, -1)])[None]
+    return torch.cat([board.expand(half, -1, -1), ~board.expand(channels - half, -1, -1)])[None].to(y.dtype)
 
 
 def best_log_gain(lagrange: float, channels: int) -> float:
@@ -208,14 +208,16 @@ class VAE(nn.Module):
         stride, device = self.config.hyper_stride, self.z_raw_scale.device
         prior = self.prior_z()
         shape = (count, self.config.hyper_channels, height // stride, width // stride)
-        z = NormalPrior(torch.zeros(shape, device=device), prior.scale.expand(shape)).sample(noise).round()
+        decoded = self.posterior.decoded
+        z = decoded(NormalPrior(torch.zeros(shape, device=device), prior.scale.expand(shape)).sample(noise))
         prediction = self.predict(z)
         first = first_pass_mask(prediction.mean)
         u = self.scales.from_hyper_latents(z)
-        residuals = NormalPrior(torch.zeros_like(u), scale_of(self.scales.index(u))).sample(noise).round() * first
+        zero = torch.zeros_like(u)
+        residuals = decoded(NormalPrior(zero, scale_of(self.scales.index(u))).sample(noise)) * first
         mean = torch.where(first > 0, prediction.mean, self.refine(prediction, residuals, first))
         scale = scale_of(self.scales.index(u + self.scales.from_residuals(residuals)))
-        rest = NormalPrior(torch.zeros_like(u), scale).sample(noise) * (1 - first)
+        rest = decoded(NormalPrior(zero, scale).sample(noise)) * (1 - first)
         return self.decode(mean + residuals + rest, quality)
 
     @torch.no_grad()

@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -93,17 +92,20 @@ def load_weights(path: Path) -> LoadedModel:
         vae.load_state_dict({name: _from_storage(name, value) for name, value in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{path}: the weights do not fit their config ({' '.join(str(error).split())[:200]})") from None
+    if not all(bool(parameter.isfinite().all()) for parameter in vae.parameters()):
+        raise ModelError(f"{path}: some of its weights are not finite numbers")
     return LoadedModel(vae, tables, content_hash, path)
 
 
 def _take_tables(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> ProbabilityTables | None:
     """The tables out of `tensors`, which keeps the rest. Raises ModelError if they have another shape than the config's."""
-    found = {key: tensors.pop(TABLE_PREFIX + key).numpy() for key in "yz" if TABLE_PREFIX + key in tensors}
-    if not found:
+    stored = {key: tensors.pop(TABLE_PREFIX + key) for key in "yz" if TABLE_PREFIX + key in tensors}
+    found = {key: table.numpy() for key, table in stored.items() if table.dtype == torch.uint32}
+    if not stored:
         return None
     shapes = {"y": (LEVELS, 2 * Y_REACH + 2), "z": (config.hyper_channels, 2 * Z_REACH + 2)}
     for key, shape in shapes.items():
-        if key not in found or found[key].shape != shape or found[key].dtype != np.uint32 or not found[key].all():
+        if key not in found or found[key].shape != shape or not found[key].all():
             raise ModelError(f"{path}: its probability tables do not fit the config")
     return ProbabilityTables(found["y"], found["z"])
 
@@ -125,22 +127,25 @@ def find_by_hash(content_hash: bytes) -> Path | None:
 
 
 def find_by_name(model: str | os.PathLike[str]) -> Path:
-    """A weights file, the newest weights in a folder (a training run), or installed weights by name or `name-hash`.
+    """Installed weights by `name` or `name-hash`, a weights file, or the newest weights in a folder (a training run).
 
-    Raises ModelError if there is none.
+    A bare name is looked up among the installed ones first: write `./photo` for a folder of that name. Raises ModelError
+    if there is none.
     """
-    path = Path(model)
+    names, path = installed(), Path(model)
+    for candidate in names:
+        if str(model) in (candidate.stem, candidate.stem.rpartition("-")[0]):
+            return candidate
     if path.is_file():
         return path
     if path.is_dir():
         found = sorted(path.glob("*-*.safetensors"), key=lambda file: file.stat().st_mtime)
-        if not found:
-            raise ModelError(f"{path}: no exported weights in this folder; finish the training or run `vaetools export {path}`")
-        return found[-1]
-    names = installed()
-    for candidate in names:
-        if str(model) in (candidate.stem, candidate.stem.rpartition("-")[0]):
-            return candidate
+        if found:
+            return found[-1]
+        raise ModelError(
+            f"{path}: no weights in this folder; if it is a training run that was stopped, write them with "
+            f"`vaetools export {path} IMAGES`, where IMAGES is the folder it was trained on"
+        )
     known = ", ".join(candidate.stem for candidate in names) or "none is installed"
     raise ModelError(
         f"unknown model {str(model)!r}: it is no file or folder, and of the installed models ({known}) none has that name"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..model.quantiser import to_symbols
+from ..model.quantiser import coded_places, to_symbols
 from ..model.scales import LEVELS
 from ..model.tables import Y_REACH, Z_REACH, ProbabilityTables, histogram
 from ..model.vae import VAE
@@ -26,14 +26,17 @@ def calibrate(vae: VAE, cache: ImageCache, seed: int, count: int = IMAGES) -> Pr
     chosen = generator.choice(len(cache), min(count, len(cache)), replace=False)
     qualities = generator.permutation((np.arange(len(chosen)) + 0.5) / len(chosen))
     for index, quality in zip(chosen, qualities, strict=True):
-        image = cache.image(int(index))[:MAX_SIDE, :MAX_SIDE]
+        image = cache.image(int(index))
+        top, left = (int(generator.integers(max(0, side - MAX_SIDE) + 1)) for side in image.shape[:2])
+        image = image[top : top + MAX_SIDE, left : left + MAX_SIDE]
         height, width = image.shape[:2]
         x = to_unit_range(image.transpose(2, 0, 1)[None], vae.config, device)
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
         q = torch.tensor([quality], dtype=torch.float32, device=device)
         symbols = to_symbols(vae, x, q, torch.tensor([height]), torch.tensor([width]))
-        residuals, table = symbols.residuals.cpu().numpy(), symbols.index.cpu().numpy()
-        y_counts += histogram(table, residuals, LEVELS, Y_REACH)
+        coded = np.logical_or(*coded_places(vae, symbols.residuals.shape[1:], height, width))
+        residuals, table = symbols.residuals[0].cpu().numpy(), symbols.index[0].cpu().numpy()
+        y_counts += histogram(table[coded], residuals[coded], LEVELS, Y_REACH)
         z = symbols.z[0].cpu().numpy()
         channel = np.arange(z_channels)[:, None, None] + np.zeros_like(z)
         z_counts += histogram(channel, z, z_channels, Z_REACH)

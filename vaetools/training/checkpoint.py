@@ -33,7 +33,7 @@ def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, path)
         except RuntimeError as error:  # torch reports a failed write so
-            raise OSError(f"{path}: {error}") from error
+            raise OSError(f"{run / CHECKPOINT}: {error}") from error
 
     replace_file(run / CHECKPOINT, write)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,38 +124,36 @@ def to_unit_range(images: np.ndarray, config: ModelConfig, device: torch.device)
     return tensor.float().div_(2**config.bit_depth - 1).contiguous(memory_format=torch.channels_last)
 
 
-def prefetch(sampler: CropSampler, plan: Sequence[tuple[int, int, int]] | Iterator[tuple[int, int, int]]) -> Iterator[Batch]:
-    """Batches for each (step, crop, size) of `plan`, made by a thread a few steps ahead. Its errors are raised here."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=4)
-    stopped = threading.Event()
+class Prefetcher:
+    """A thread that makes batches in the order they are asked for, while the steps before them run."""
 
-    def put(item: Batch | BaseException | None) -> None:
-        while not stopped.is_set():
+    def __init__(self, sampler: CropSampler) -> None:
+        self._requests: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        self._sampler = sampler
+        self._thread = threading.Thread(target=self._work, daemon=True, name="crops")
+        self._thread.start()
+
+    def request(self, step: int, crop: int, size: int) -> None:
+        self._requests.put((step, crop, size))
+
+    def next(self) -> Batch:
+        """The batch asked for longest ago. Raises what went wrong while it was made."""
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._requests.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (request := self._requests.get()) is not None:
             try:
-                return ready.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for step, crop, size in plan:
-                if stopped.is_set():
-                    return
-                put(sampler.batch(step, crop, size))
-            put(None)
-        except BaseException as error:  # handed to the consumer, which raises it
-            put(error)
-
-    thread = threading.Thread(target=work, daemon=True, name="crops")
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+                self._ready.put(self._sampler.batch(*request))
+            except BaseException as error:  # for the thread that waits for the batch
+                self._ready.put(error)
 
 
 def patch_basis(cache: ImageCache, size: int, seed: int, count: int = 60_000) -> np.ndarray:
@@ -164,15 +161,16 @@ def patch_basis(cache: ImageCache, size: int, seed: int, count: int = 60_000) ->
     generator = np.random.default_rng((seed, 1))
     channels = cache.config.image_channels
     scale = 2**cache.config.bit_depth - 1
-    images = [cache.image(int(i)) for i in generator.choice(len(cache), min(len(cache), 300), replace=False)]
-    images = [
-        np.pad(im, [(0, max(0, size - im.shape[0])), (0, max(0, size - im.shape[1])), (0, 0)], mode="edge") for im in images
-    ]
+    chosen = generator.choice(len(cache), min(len(cache), 300), replace=False)
     patches = np.empty((count, channels * size * size), np.float32)
-    for row in range(count):
-        image = images[generator.integers(len(images))]
-        top, left = (generator.integers(side - size + 1) for side in image.shape[:2])
-        patches[row] = image[top : top + size, left : left + size].transpose(2, 0, 1).ravel()
+    for number, index in enumerate(chosen):  # one image in memory at a time
+        image = cache.image(int(index))
+        missing = [(0, max(0, size - image.shape[0])), (0, max(0, size - image.shape[1])), (0, 0)]
+        if any(after for _, after in missing):
+            image = np.pad(image, missing, mode="edge")
+        for row in range(number * count // len(chosen), (number + 1) * count // len(chosen)):
+            top, left = (generator.integers(side - size + 1) for side in image.shape[:2])
+            patches[row] = image[top : top + size, left : left + size].transpose(2, 0, 1).ravel()
     patches = patches / scale - 0.5
     _, vectors = np.linalg.eigh(patches.T @ patches / count)
     return np.ascontiguousarray(vectors[:, ::-1].T)

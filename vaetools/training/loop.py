@@ -3,8 +3,9 @@
     vaetools train photos/ --preset photo --minutes 60 --out runs/photo
     torchrun --nproc-per-node 2 -m vaetools train photos/ --preset photo --epochs 20 --out runs/photo
 
-Each step is a pure function of the seed, the step number and the weights before it, so that a resumed run continues
-exactly and several ranks compute what one rank with the whole batch would.
+Each step is a pure function of the seed, the step number, the fraction of the budget that is spent and the weights before
+it. With a budget in epochs a resumed run therefore continues exactly, and several ranks compute what one rank with the whole
+batch would.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from ..model.config import ModelConfig
 from ..model.distributions import Noise
 from ..model.precision import autocast
 from ..model.vae import VAE
+from ..model.weights import save_weights
+from .calibration import calibrate
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
-from .data import Batch, CropSampler, ImageCache, patch_basis, prefetch, to_unit_range
+from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
 from .muon import Muon
 from .objective import Losses, rate_distortion
 from .ranks import Ranks
@@ -37,6 +39,7 @@ from .settings import TrainingSettings
 EXPLODING = 6.0  # a gradient norm above this many times the typical one is skipped
 TRUSTED_AFTER = 200  # steps before which norms vary too much to judge
 GIVE_UP_AFTER = 200  # skipped steps in a row
+LOOK_AHEAD = 4  # batches made before their step
 
 
 class Trainer:
@@ -128,8 +131,8 @@ def train(
     *,
     resume: bool = False,
     device: str = "auto",
-) -> Path:
-    """Train on the images below `folder` and return the path of the exported weights, below `run`.
+) -> Path | None:
+    """Train on the images below `folder` and return the path of the exported weights, below `run`; None on ranks but the first.
 
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget.
     Raises UsageError or TrainingError before anything is overwritten, and KeyboardInterrupt after an interruption,
@@ -150,18 +153,21 @@ def train(
         if saved is None:
             trainer.start_from_pca(patch_basis(cache, config.latent_stride, settings.seed))
         else:
-            trainer.restore(saved)
+            try:
+                trainer.restore(saved)
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise TrainingError(f"{run}: the checkpoint is of another version of vaetools ({error})") from None
             report.resumed(trainer.progress)
         run_epochs(trainer, cache, report)
         if ranks.rank > 0:
-            return run
+            return None
         report.message("calibrating the probability tables")
         try:
             return export(trainer.average, cache, run, settings.seed)
         except OSError as error:
             raise TrainingError(
                 f"the weights could not be written ({error}); the checkpoint is whole: free some space, "
-                f"then run `vaetools export {run}`"
+                f"then run `vaetools export {run} {folder}`"
             ) from None
 
 
@@ -196,57 +202,57 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
         assert settings.minutes is not None
         return ranks.agree((time.monotonic() - began) / (60 * settings.minutes))
 
-    def plan(first_step: int) -> Iterator[tuple[int, int, int]]:
-        step = first_step
-        while total is None or step < total:
-            # A budget in minutes moves on while a batch is made ahead of its step; one in epochs must not.
-            fraction = step / total if total is not None else fraction_now
-            yield step, *settings.crop(min(1.0, fraction))
-            step += 1
+    def request(step: int) -> None:
+        """Ask for the batch of a step to come. All ranks ask for the same, at the same step."""
+        if total is None or step < total:
+            batches.request(step, *settings.crop(min(1.0, step / total if total is not None else fraction)))
 
-    fraction_now = spent()
-    sampler = CropSampler(cache, settings.seed, ranks.rank, ranks.world)
-    batches = prefetch(sampler, plan(progress.step))
+    fraction = spent()
+    batches = Prefetcher(CropSampler(cache, settings.seed, ranks.rank, ranks.world))
+    for step in range(progress.step, progress.step + LOOK_AHEAD):
+        request(step)
     sums, in_a_row = report.new_sums(), 0
     with ranks.interruptions() as interrupted:
         try:
-            while fraction_now < 1:
+            while fraction < 1:
                 began_at = progress.step
                 with report.epoch(progress, per_epoch, total) as bar:
-                    while fraction_now < 1 and not interrupted():
-                        rate = settings.rate(progress.step, fraction_now, total)
-                        losses = trainer.step(next(batches), rate)
+                    while fraction < 1 and not interrupted():
+                        rate = settings.rate(progress.step, fraction, total)
+                        losses = trainer.step(batches.next(), rate)
+                        request(progress.step + LOOK_AHEAD - 1)
                         in_a_row = in_a_row + 1 if losses is None else 0
                         if in_a_row == GIVE_UP_AFTER:
                             raise TrainingError(
                                 f"{GIVE_UP_AFTER} steps in a row had unusable gradients, last at step {progress.step}: "
-                                "resume from the checkpoint with a lower --learning-rate"
+                                "use --resume with a lower --learning-rate, or start again with one"
                             )
                         sums.add(losses)
                         progress.seconds = time.monotonic() - began
-                        fraction_now = spent()
+                        fraction = spent()
                         bar.advance(progress, sums)
                         if progress.step % per_epoch == 0:
                             break
                 stopping = interrupted()
-                if progress.step > began_at and (fraction_now >= 1 or progress.step % per_epoch == 0):
+                if progress.step > began_at and (fraction >= 1 or progress.step % per_epoch == 0):
                     progress.epoch += 1
                     means, sums = ranks.mean(sums.means()), report.new_sums()
                     if ranks.rank == 0:
-                        report.finish_epoch(trainer.average, cache, progress, means, rate, fraction_now, settings.epochs)
+                        report.finish_epoch(trainer.average, cache, progress, means, rate, fraction, settings.epochs)
                 if ranks.rank == 0:
-                    report.save(lambda: save_checkpoint(report.run, trainer.state()), must=stopping or fraction_now >= 1)
+                    report.save(lambda: save_checkpoint(report.run, trainer.state()), must=stopping or fraction >= 1)
                 if stopping:
                     raise KeyboardInterrupt(f"stopped at step {progress.step}; continue with --resume")
+        except TrainingError:
+            if ranks.rank == 0 and progress.step > 0:
+                report.save(lambda: save_checkpoint(report.run, trainer.state()))
+            raise
         finally:
-            batches.close()  # type: ignore[attr-defined]
+            batches.close()
 
 
 def export(net: VAE, cache: ImageCache, run: Path, seed: int) -> Path:
     """Fit the probability tables to real images and write the weights that a codec loads. Returns their path."""
-    from ..model.weights import save_weights
-    from .calibration import calibrate
-
     tables = calibrate(net, cache, seed) if net.config.posterior == "uniform" else None
     return save_weights(net, tables, run)
 

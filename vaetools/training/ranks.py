@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -34,7 +35,8 @@ class Ranks:
         if world == 1:
             yield cls(0, 1, chosen)
             return
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        # Long enough for the first rank to wait until somebody has freed a full disk.
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=2))
         try:
             yield cls(rank, world, chosen)
         finally:
