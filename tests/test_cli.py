@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from vaetools.cli import COMMANDS, main
+from vaetools.codec.container import Header, pack
 
 PROBE = """
 import sys
@@ -22,6 +24,19 @@ print("torch" in sys.modules, file=sys.stderr)
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "--help"]], ids=" ".join)
 def test_help_and_info_do_not_import_torch(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE.format(arguments=arguments)], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
+
+
+def test_info_on_a_file_needs_neither_torch_nor_numpy(tmp_path: Path) -> None:
+    path = tmp_path / "a.vtc"
+    path.write_bytes(pack(Header(bytes(8), 640, 427, 3, 8, 62.5, 0, 0, 0), b"payload."))
+    probe = (
+        PROBE.format(arguments=["info", str(path)])
+        .replace('"torch" in', 'not {"torch", "numpy"}.isdisjoint')
+        .replace("isdisjoint sys.modules", "isdisjoint(sys.modules)")
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "62.5" in done.stdout
     assert done.stderr.strip() == "False"
 
 

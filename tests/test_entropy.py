@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -81,13 +83,10 @@ GOLDEN = "4213a07f3fad454205ff6e7d9cd128e5d1ec7984"
 
 
 @pytest.mark.parametrize("payload", [b"", bytes(400), b"\xff" * 400, bytes(range(256))], ids=["empty", "zeros", "ones", "ramp"])
-def test_foreign_bytes_decode_to_something_or_are_corrupt(models: CoderModels, payload: bytes) -> None:
+def test_foreign_bytes_raise_nothing_but_corrupt(models: CoderModels, payload: bytes) -> None:
     rows = np.full(300, 40, np.uint8)
-    try:
-        symbols = SymbolDecoder(payload).get(rows, models.y)
-    except Corrupt:
-        return
-    assert np.abs(symbols).max() <= 32768
+    with contextlib.suppress(Corrupt):
+        assert len(SymbolDecoder(payload).get(rows, models.y)) == 300
 
 
 def test_a_payload_of_half_words_is_corrupt() -> None:

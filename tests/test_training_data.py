@@ -17,6 +17,9 @@ from PIL import Image
 from vaetools.errors import TrainingError, UsageError
 from vaetools.images.read import read_for_training
 from vaetools.model.config import preset
+from vaetools.model.tables import ProbabilityTables
+from vaetools.model.vae import VAE
+from vaetools.training.calibration import calibrate
 from vaetools.training.data import CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
 from vaetools.training.settings import TrainingSettings
 
@@ -259,3 +262,23 @@ def test_learning_rate_warms_up_holds_and_decays() -> None:
     assert rates[150] == pytest.approx(0.01)
     assert all(now >= later for now, later in itertools.pairwise(rates[300:]))
     assert rates[-1] == pytest.approx(0.0002)
+
+
+# Calibration.
+
+
+def test_calibration_counts_what_is_coded_and_no_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("astronaut", "coffee"):
+        photograph(name, 50, 30).save(tmp_path / f"{name}.png")
+    counts: list[np.ndarray] = []
+    fit = ProbabilityTables.fit
+
+    def note(y_counts: np.ndarray, z_counts: np.ndarray, scale: np.ndarray) -> ProbabilityTables:
+        counts.extend((y_counts, z_counts))
+        return fit(y_counts, z_counts, scale)
+
+    monkeypatch.setattr(ProbabilityTables, "fit", note)
+    config = tiny()
+    calibrate(VAE(config).eval(), ImageCache.load(tmp_path, config, PLENTY), seed=0)
+    assert counts[0].sum() == 2 * config.latent_channels * 13 * 8  # positions of 4 pixels that cover 50 x 30
+    assert counts[1].sum() == 2 * config.hyper_channels * 4 * 2  # of 16 pixels, padding and all

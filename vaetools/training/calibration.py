@@ -34,7 +34,7 @@ def calibrate(vae: VAE, cache: ImageCache, seed: int, count: int = IMAGES) -> Pr
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
         q = torch.tensor([quality], dtype=torch.float32, device=device)
         symbols = to_symbols(vae, x, q, torch.tensor([height]), torch.tensor([width]))
-        coded = np.logical_or(*coded_places(vae, symbols.residuals.shape[1:], height, width))
+        coded = torch.logical_or(*coded_places(vae, symbols.residuals.shape[1:], height, width)).numpy()
         residuals, table = symbols.residuals[0].cpu().numpy(), symbols.index[0].cpu().numpy()
         y_counts += histogram(table[coded], residuals[coded], LEVELS, Y_REACH)
         z = symbols.z[0].cpu().numpy()
