@@ -41,9 +41,11 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mix_out(self.mix_space(F.silu(self.mix_in(x))))
+        # Where no gradient needs the old values, work in place: on CPUs fresh memory costs more than the arithmetic.
+        in_place = not torch.is_grad_enabled()
+        x = self.mix_out(self.mix_space(F.silu(self.mix_in(x), inplace=in_place))).add_(x)
         gate, value = self.gate_in(x).chunk(2, 1)
-        return x + self.gate_out(F.silu(gate) * value)
+        return self.gate_out(F.silu(gate, inplace=in_place) * value).add_(x)
 
 
 def residual_stack(channels: int, depth: int) -> nn.Sequential:

@@ -33,7 +33,7 @@ from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_un
 from .muon import Muon
 from .objective import Losses, rate_distortion
 from .ranks import Ranks
-from .report import RunReport
+from .report import RunReport, Sums
 from .settings import TrainingSettings
 
 EXPLODING = 6.0  # a gradient norm above this many times the typical one is skipped
@@ -61,6 +61,7 @@ class Trainer:
             torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         self.progress = Progress()
+        self.sums = Sums()
         self.network: nn.Module = self.net  # with several ranks, wrapped when the training starts
 
     def start_from_pca(self, basis: np.ndarray) -> None:
@@ -75,6 +76,7 @@ class Trainer:
             "network": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "epoch_so_far": {"count": self.sums.count, "means": self.sums.means()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -83,6 +85,8 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
+        if so_far := state.get("epoch_so_far"):
+            self.sums = Sums.of(so_far["count"], so_far["means"], self.device)
 
     def step(self, batch: Batch, rate: float) -> Losses | None:
         """One optimiser step at learning rate `rate`. None if it was skipped for its gradients."""
@@ -211,7 +215,7 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
     batches = Prefetcher(CropSampler(cache, settings.seed, ranks.rank, ranks.world))
     for step in range(progress.step, progress.step + LOOK_AHEAD):
         request(step)
-    sums, in_a_row = report.new_sums(), 0
+    in_a_row = 0
     with ranks.interruptions() as interrupted:
         try:
             while fraction < 1:
@@ -227,16 +231,18 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
                                 f"{GIVE_UP_AFTER} steps in a row had unusable gradients, last at step {progress.step}: "
                                 "use --resume with a lower --learning-rate, or start again with one"
                             )
-                        sums.add(losses)
+                        trainer.sums.add(losses)
                         progress.seconds = time.monotonic() - began
                         fraction = spent()
-                        bar.advance(progress, sums)
+                        bar.advance(progress, trainer.sums)
                         if progress.step % per_epoch == 0:
                             break
                 stopping = interrupted()
+                if stopping:  # the checkpoint is that of all ranks, and so are the sums of the epoch it cuts
+                    trainer.sums = Sums.of(trainer.sums.count, ranks.mean(trainer.sums.means()), ranks.device)
                 if progress.step > began_at and (fraction >= 1 or progress.step % per_epoch == 0):
                     progress.epoch += 1
-                    means, sums = ranks.mean(sums.means()), report.new_sums()
+                    means, trainer.sums = ranks.mean(trainer.sums.means()), Sums()
                     if ranks.rank == 0:
                         report.finish_epoch(trainer.average, cache, progress, means, rate, fraction, settings.epochs)
                 if ranks.rank == 0:

@@ -62,6 +62,11 @@ class Sums:
         """loss, reconstruction, divergence, mse, bpp; nan if every step was skipped."""
         return [math.nan] * 5 if self.totals is None else (self.totals / self.count).tolist()
 
+    @classmethod
+    def of(cls, count: int, means: list[float], device: torch.device) -> Sums:
+        """Those of `count` steps with these means."""
+        return cls(count, torch.tensor(means, dtype=torch.float64, device=device) * count if count else None)
+
 
 @dataclass
 class EpochBar:
@@ -90,7 +95,6 @@ class RunReport:
 
     def __init__(self, run: Path, *, quiet: bool = False) -> None:
         self.run, self.quiet = run, quiet
-        self.new_sums = Sums
 
     def message(self, text: str) -> None:
         if not self.quiet:
