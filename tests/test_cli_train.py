@@ -6,8 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from vaetools.cli import main
 from vaetools.model.weights import load_weights
@@ -87,3 +89,19 @@ def test_a_second_start_in_the_same_folder_is_refused(trained: Path, photo_folde
     done = run("train", photo_folder, "--out", trained, *QUICK)
     assert done.exit_code == 1
     assert "--resume" in done.stderr
+
+
+def test_sixteen_bit_images_are_trained_on_and_compressed(gray16_folder: Path, tmp_path: Path) -> None:
+    options = ("--preset", "gray16", "--epochs", 1, "--steps-per-epoch", 2, "--batch", 1)
+    exported(run("train", gray16_folder, "--out", tmp_path / "run", *options))
+    for command in (
+        ("compress", gray16_folder, "-o", tmp_path / "small", "--model", tmp_path / "run", "-q", 100),
+        ("decompress", tmp_path / "small", "-o", tmp_path / "back", "--model", tmp_path / "run"),
+    ):
+        done = run(*command)
+        assert done.exit_code == 0, done.output
+    for path in gray16_folder.iterdir():
+        with Image.open(path) as original, Image.open(tmp_path / "back" / path.name) as restored:
+            assert (restored.mode, restored.size) == (original.mode, original.size) == ("I;16", (128, 96))
+            difference = np.asarray(original, float) - np.asarray(restored, float)
+        assert np.sqrt((difference**2).mean()) < 0.1 * 65535
