@@ -111,11 +111,3 @@ def test_tables_give_every_symbol_a_place_and_follow_the_counts(tables: Probabil
     fitted = ProbabilityTables.fit(counts, np.zeros((1, 2 * Z_REACH + 2)), np.ones(1))
     before, after = (TableModels(t.y).code_length(skewed, rows) for t in (tables, fitted))
     assert after < before - 50_000  # knowing the sign saves almost a bit for each symbol that is not zero
-
-
-def test_savings_are_the_difference_of_two_code_lengths(tables: ProbabilityTables) -> None:
-    savings, models = tables.y_savings(), TableModels(tables.y)
-    for row, symbol in ((20, 1), (20, -1), (40, 7), (63, -255), (63, 255)):
-        lengths = [models.code_length(np.array([value]), np.array([row])) for value in (symbol, symbol - np.sign(symbol))]
-        assert savings[row, symbol + Y_REACH] == pytest.approx(lengths[0] - lengths[1], abs=1e-5)
-    assert not savings[:, [Y_REACH, -1]].any(), "zero and the escape stay what they are"

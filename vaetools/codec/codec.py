@@ -69,7 +69,6 @@ class Codec:
         self.vae = quantiser.prepare_for_inference(model.vae, device, bfloat16=self.bfloat16)
         self.config = config
         self.coders = CoderModels(model.tables)
-        self._savings = torch.from_numpy(model.tables.y_savings()).to(device)
         self._others: dict[bytes, Codec] = {}
 
     @classmethod
@@ -133,7 +132,7 @@ class Codec:
             q = (torch.tensor([item.quality for item in group]) / 100).to(self.device)
             x = torch.stack([self._pad(prepared[item.position]) for item in group]).to(self.device)
             x = x.contiguous(memory_format=torch.channels_last)
-            symbols = quantiser.to_symbols(self.vae, x, q, heights, widths, savings=self._savings, bfloat16=self.bfloat16)
+            symbols = quantiser.to_symbols(self.vae, x, q, heights, widths, bfloat16=self.bfloat16)
             yield _Batch(group, _to_int16(symbols.z), _to_int16(symbols.residuals), symbols.index.cpu().numpy())
 
     def _encode_symbols(self, item: _Item, z: np.ndarray, residuals: np.ndarray, index: np.ndarray) -> bytes:

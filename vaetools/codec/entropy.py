@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Corrupt
-from ..model.tables import ProbabilityTables, code_length
+from ..model.tables import ProbabilityTables
 
 Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
@@ -30,7 +30,7 @@ class TableModels:
         # Whole numbers and sums of them are exact in float64, and the coder scales them by IEEE operations in a fixed
         # order: it arrives at the same fixed-point table on every machine.
         self.models = [_Categorical(row.astype(np.float64), perfect=False) for row in table]
-        self._bits = code_length(table)
+        self._bits = -np.log2(table / table.sum(1, keepdims=True, dtype=np.float64))
 
     def code_length(self, symbols: Array, rows: Array) -> float:
         """Bits that an ideal coder writes for (N,) symbols in the (N,) tables."""

@@ -19,11 +19,9 @@ from torch import Tensor, nn
 from .blocks import Depthwise
 from .precision import autocast, has_bfloat16
 from .scales import IntegerConv
-from .tables import Y_REACH
 from .vae import VAE, Prediction, first_pass_mask
 
 SYMBOL_MAX = 32767
-RATE_WEIGHT = 0.04  # squared steps a bit is worth; the best of 0 to 0.16 on photographs that are not in the Kodak set
 
 
 @dataclass
@@ -101,45 +99,22 @@ def coded_places(vae: VAE, shape: Sequence[int], height: int, width: int) -> tup
 
 @torch.inference_mode()
 def to_symbols(
-    vae: VAE,
-    images: Tensor,
-    quality: Tensor,
-    heights: Tensor,
-    widths: Tensor,
-    *,
-    savings: Tensor | None = None,
-    bfloat16: bool | None = None,
+    vae: VAE, images: Tensor, quality: Tensor, heights: Tensor, widths: Tensor, *, bfloat16: bool | None = None
 ) -> Symbols:
-    """What a file of each image holds.
-
-    images (B, C, H, W) in 0..1, padded to the hyper stride; quality (B,) in 0..1; heights, widths (B,) before padding.
-    savings: ProbabilityTables.y_savings as a tensor, to round with an eye on the rate; without it, to the nearest.
-    """
+    """images (B, C, H, W) in 0..1, padded to the hyper stride; quality (B,) in 0..1; heights, widths (B,) before padding."""
     with autocast(images.device, bfloat16=bfloat16):
         q = vae.encode(images, quality)
         z = q.z.mean.float().round().clamp(-127, 127)
         first = first_pass(vae, z)
         region = coded_region(vae, q.y.mean.shape, heights.to(images.device), widths.to(images.device))
-        residuals = round_residuals(q.y.mean - first.prediction.mean, first.index, savings) * first.mask * region
+        residuals = _residuals(q.y.mean, first.prediction.mean) * first.mask * region
         second = second_pass(vae, first, residuals)
-        rest = round_residuals(q.y.mean - second.mean, second.index, savings)
-        residuals = residuals + rest * (1 - first.mask) * region
+        residuals = residuals + _residuals(q.y.mean, second.mean) * (1 - first.mask) * region
     return Symbols(z, residuals, second.index)
 
 
-def round_residuals(residuals: Tensor, index: Tensor, savings: Tensor | None) -> Tensor:
-    """Whole numbers near `residuals`, (B, M, h, w), for the tables `index`.
-
-    With `savings`, a number goes one step nearer to zero where RATE_WEIGHT * bits saved outweigh the squared error added:
-    rate-distortion optimised quantisation, as encoders of video do. A decoder need not know.
-    """
-    nearest = residuals.round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
-    if savings is None:
-        return nearest
-    symbol = nearest.clamp(-Y_REACH, Y_REACH).long() + Y_REACH
-    saved = savings.take(index.long() * savings.shape[1] + symbol)
-    error_added = 2 * (residuals.abs() - nearest.abs()) + 1
-    return torch.where(RATE_WEIGHT * saved > error_added, nearest - nearest.sign(), nearest)
+def _residuals(y: Tensor, mean: Tensor) -> Tensor:
+    return (y - mean).round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
 
 
 @torch.inference_mode()

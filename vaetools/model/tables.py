@@ -32,21 +32,6 @@ class ProbabilityTables:
         y_scale = scale_of(torch.arange(LEVELS, dtype=torch.float64)).numpy()
         return cls(_fit(y_counts, y_scale, Y_REACH), _fit(z_counts, z_scale, Z_REACH))
 
-    def y_savings(self) -> np.ndarray:
-        """Bits that a symbol of y saves one step nearer to zero, (64, 2 * 255 + 2) float32; none for zero and the escape."""
-        bits = code_length(self.y)[:, :-1]
-        step = np.diff(bits, axis=1)
-        savings = np.zeros(self.y.shape, np.float32)
-        savings[:, :Y_REACH] = -step[:, :Y_REACH]
-        savings[:, Y_REACH + 1 : -1] = step[:, Y_REACH:]
-        return savings
-
-
-def code_length(table: np.ndarray) -> np.ndarray:
-    """Bits of each symbol under an ideal coder, for frequencies of any shape (rows, symbols)."""
-    bits: np.ndarray = -np.log2(table / table.sum(1, keepdims=True, dtype=np.float64))
-    return bits
-
 
 def histogram(rows: np.ndarray, symbols: np.ndarray, row_count: int, reach: int) -> np.ndarray:
     """Counts (row_count, 2 * reach + 2) of `symbols` in the tables `rows`; out of reach counts as the escape."""

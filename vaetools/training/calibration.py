@@ -17,17 +17,7 @@ MAX_SIDE = 512
 
 
 def calibrate(vae: VAE, cache: ImageCache, seed: int, count: int = IMAGES) -> ProbabilityTables:
-    """Fit tables to up to `count` images, at qualities spread evenly over the range.
-
-    Twice: how the encoder rounds depends on the tables, so the second fit counts what it does with the first.
-    """
-    tables = fit_tables(vae, cache, seed, count, savings=None)
-    savings = torch.from_numpy(tables.y_savings()).to(vae.z_raw_scale.device)
-    return fit_tables(vae, cache, seed, count, savings=savings)
-
-
-def fit_tables(vae: VAE, cache: ImageCache, seed: int, count: int, savings: torch.Tensor | None) -> ProbabilityTables:
-    """Histograms of the symbols of all images, then ProbabilityTables.fit."""
+    """Histograms over up to `count` images at qualities spread evenly over the range, then ProbabilityTables.fit."""
     generator = np.random.default_rng((seed, 2))
     stride, z_channels = vae.config.hyper_stride, vae.config.hyper_channels
     device = vae.z_raw_scale.device
@@ -43,7 +33,7 @@ def fit_tables(vae: VAE, cache: ImageCache, seed: int, count: int, savings: torc
         x = to_unit_range(image.transpose(2, 0, 1)[None], vae.config, device)
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
         q = torch.tensor([quality], dtype=torch.float32, device=device)
-        symbols = to_symbols(vae, x, q, torch.tensor([height]), torch.tensor([width]), savings=savings)
+        symbols = to_symbols(vae, x, q, torch.tensor([height]), torch.tensor([width]))
         coded = torch.logical_or(*coded_places(vae, symbols.residuals.shape[1:], height, width)).numpy()
         residuals, table = symbols.residuals[0].cpu().numpy(), symbols.index[0].cpu().numpy()
         y_counts += histogram(table[coded], residuals[coded], LEVELS, Y_REACH)
