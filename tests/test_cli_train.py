@@ -45,10 +45,11 @@ def test_options_reach_the_run(trained: Path) -> None:
 
 
 def test_a_run_goes_on_with_its_own_settings_to_a_new_budget(trained: Path, photo_folder: Path) -> None:
-    weights = exported(run("train", photo_folder, "--out", trained, "--resume", "--epochs", 3))
+    weights = exported(run("train", photo_folder, "--out", trained, "--resume", "--epochs", 3, "--quality-range", 0.004, 0.1))
     saved = load_checkpoint(trained)
     assert (saved["progress"]["step"], saved["settings"]["batch"], saved["settings"]["epochs"]) == (6, 2, 3)
-    assert load_weights(weights).vae.config.name == "small"
+    config = load_weights(weights).vae.config
+    assert (config.name, config.posterior, config.quality_lambdas) == ("small", "uniform", (0.004, 0.1))
 
 
 def test_export_writes_what_compress_reads(trained: Path, photo_folder: Path, tmp_path: Path) -> None:

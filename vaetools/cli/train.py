@@ -30,7 +30,7 @@ DEFAULT_PRESET, DEFAULT_EPOCHS = "photo", 20
     nargs=2,
     type=float,
     metavar="LOW HIGH",
-    help="Lagrange multipliers of quality 0 and 100 [default: 0.001 0.1]; higher costs bits and saves detail.",
+    help="Lagrange multipliers of quality 0 and 100 [default: 0.001 0.16]; higher costs bits and saves detail.",
 )
 @click.option(
     "--posterior",
@@ -80,19 +80,16 @@ def train(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if quality_range and not 0 < quality_range[0] < quality_range[1]:
         raise UsageError("--quality-range: LOW must be above 0 and below HIGH")
-    network = {"quality_lambdas": quality_range, "posterior": posterior}
-    changes: dict[str, Any] = {name: value for name, value in network.items() if value is not None}
     if resume:
-        if changes or preset_name or seed is not None:
-            raise UsageError(
-                "--preset, --quality-range, --posterior and --seed are fixed once a run has started; leave them out with --resume"
-            )
+        if posterior or preset_name or seed is not None:
+            raise UsageError("--preset, --posterior and --seed are fixed once a run has started; leave them out with --resume")
         settings = resumed_settings(run, **options)
     else:
         options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)
         settings = TrainingSettings(crops=CROPS[preset_name or DEFAULT_PRESET], **options)
-    config = preset(preset_name or DEFAULT_PRESET, **changes)
-    weights = run_training(folder, run, config, settings, resume=resume, device=device)
+    network = {"quality_lambdas": quality_range, "posterior": posterior}
+    config = preset(preset_name or DEFAULT_PRESET, **{name: value for name, value in network.items() if value is not None})
+    weights = run_training(folder, run, config, settings, resume=resume, quality_lambdas=quality_range, device=device)
     if weights:
         click.echo(f"weights: {weights}")
 

@@ -41,7 +41,7 @@ class ModelConfig:
     encoder_blocks: tuple[int, int] = (3, 2)
     decoder_blocks: tuple[int, int] = (4, 2)
     posterior: str = "uniform"
-    quality_lambdas: tuple[float, float] = (0.001, 0.1)
+    quality_lambdas: tuple[float, float] = (0.001, 0.16)
 
     def __post_init__(self) -> None:
         for key in ("encoder_blocks", "decoder_blocks", "quality_lambdas"):

@@ -134,11 +134,13 @@ def train(
     settings: TrainingSettings,
     *,
     resume: bool = False,
+    quality_lambdas: tuple[float, float] | None = None,
     device: str = "auto",
 ) -> Path | None:
     """Train on the images below `folder` and return the path of the exported weights, below `run`; None on ranks but the first.
 
-    With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget.
+    With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
+    `quality_lambdas`, if given, another range of qualities to train towards from there.
     Raises UsageError or TrainingError before anything is overwritten, and KeyboardInterrupt after an interruption,
     when the checkpoint is written.
     """
@@ -149,6 +151,8 @@ def train(
             report.refuse_existing()
         else:
             config = ModelConfig.from_json(saved["config"])
+            if quality_lambdas:
+                config = replace(config, quality_lambdas=quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
         check_crops(config, settings)
         cache = ImageCache.load(folder, config, settings.cache_bytes)
