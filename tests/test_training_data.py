@@ -282,3 +282,14 @@ def test_calibration_counts_what_is_coded_and_no_padding(tmp_path: Path, monkeyp
     calibrate(VAE(config).eval(), ImageCache.load(tmp_path, config, PLENTY), seed=0)
     assert counts[0].sum() == 2 * config.latent_channels * 13 * 8  # positions of 4 pixels that cover 50 x 30
     assert counts[1].sum() == 2 * config.hyper_channels * 4 * 2  # of 16 pixels, padding and all
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_images_with_a_right_way_up_may_keep_it(cache: ImageCache, mirrored: bool) -> None:
+    sampler, ways = CropSampler(cache, 0, mirrored=mirrored), set()
+    images = [cache.image(i).transpose(2, 0, 1) for i in range(len(cache))]
+    for step in range(12):
+        crop = sampler.batch(step, 160, 1).images[0]
+        upright = any((crop == image[:, :160, left : left + 160]).all() for image in images for left in range(33))
+        ways.add(upright)
+    assert ways == ({True, False} if mirrored else {True})

@@ -66,7 +66,7 @@ def train(
     """
     from ..training.loop import resumed_settings
     from ..training.loop import train as run_training
-    from ..training.settings import CROPS, TrainingSettings
+    from ..training.settings import CROPS, MIRRORED, TrainingSettings
 
     given = {
         "epochs": epochs,
@@ -86,7 +86,8 @@ def train(
         settings = resumed_settings(run, **options)
     else:
         options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)
-        settings = TrainingSettings(crops=CROPS[preset_name or DEFAULT_PRESET], **options)
+        name = preset_name or DEFAULT_PRESET
+        settings = TrainingSettings(crops=CROPS[name], mirrored=name in MIRRORED, **options)
     network = {"quality_lambdas": quality_range, "posterior": posterior}
     config = preset(preset_name or DEFAULT_PRESET, **{name: value for name, value in network.items() if value is not None})
     weights = run_training(folder, run, config, settings, resume=resume, quality_lambdas=quality_range, device=device)

@@ -83,13 +83,13 @@ class Batch:
 
 
 class CropSampler:
-    """Crops at random places, flipped and transposed at random; large images are drawn more often.
+    """Crops at random places; large images are drawn more often. If `mirrored`, flipped and transposed at random too.
 
     Qualities are stratified over the whole batch: one draw from each of its equal parts of 0..1.
     """
 
-    def __init__(self, cache: ImageCache, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.cache, self.seed, self.rank, self.world = cache, seed, rank, world
+    def __init__(self, cache: ImageCache, seed: int, rank: int = 0, world: int = 1, *, mirrored: bool = True) -> None:
+        self.cache, self.seed, self.rank, self.world, self.mirrored = cache, seed, rank, world, mirrored
         weights = np.sqrt([height * width for height, width in cache.sizes])
         self.cumulative = np.cumsum(weights / weights.sum())
 
@@ -110,9 +110,9 @@ class CropSampler:
         missing = [(0, crop - piece.shape[0]), (0, crop - piece.shape[1]), (0, 0)]
         if any(after for _, after in missing):
             piece = np.pad(piece, missing, mode="edge")  # as the codec pads
-        if generator.random() < 0.5:
+        if self.mirrored and generator.random() < 0.5:
             piece = piece[:, ::-1]
-        if generator.random() < 0.5:
+        if self.mirrored and generator.random() < 0.5:
             piece = piece.transpose(1, 0, 2)
         return piece.transpose(2, 0, 1)
 

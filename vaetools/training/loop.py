@@ -169,7 +169,8 @@ def train(
         run_epochs(trainer, cache, report)
         if ranks.rank > 0:
             return None
-        report.message("calibrating the probability tables")
+        if config.posterior == "uniform":
+            report.message("fitting the probability tables")
         try:
             return export(trainer.average, cache, run, settings.seed)
         except OSError as error:
@@ -216,7 +217,7 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
             batches.request(step, *settings.crop(min(1.0, step / total if total is not None else fraction)))
 
     fraction = spent()
-    batches = Prefetcher(CropSampler(cache, settings.seed, ranks.rank, ranks.world))
+    batches = Prefetcher(CropSampler(cache, settings.seed, ranks.rank, ranks.world, mirrored=settings.mirrored))
     for step in range(progress.step, progress.step + LOOK_AHEAD):
         request(step)
     in_a_row = 0

@@ -223,7 +223,7 @@ def reconstruction_grid(net: VAE, cache: ImageCache) -> Image.Image:
     """The same crops every time: the originals, then their reconstructions at quality 0, 50 and 100."""
     side = grid_side(net)
     device = net.z_raw_scale.device
-    images = to_unit_range(CropSampler(cache, seed=7).batch(0, side, GRID_IMAGES).images, net.config, device)
+    images = to_unit_range(CropSampler(cache, seed=7, mirrored=False).batch(0, side, GRID_IMAGES).images, net.config, device)
     rows = [to_pixels(images)]
     for quality in (0.0, 0.5, 1.0):
         with autocast(device):

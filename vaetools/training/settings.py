@@ -10,6 +10,7 @@ from ..errors import UsageError
 MIN_STEPS_PER_EPOCH = 50
 PHOTO_CROPS = ((0.0, 128), (0.85, 192))
 CROPS = {"photo": PHOTO_CROPS, "gray16": PHOTO_CROPS, "small": ((0.0, 32),)}  # by preset
+MIRRORED = frozenset(("photo",))  # presets
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class TrainingSettings:
     """`epochs` or `minutes` is the budget, not both. `batch` counts images per process, at the first crop size.
 
     `crops` lists (from which fraction of the budget, crop side in pixels). Later, larger crops come in smaller batches,
-    so that a step costs about the same throughout.
+    so that a step costs about the same throughout. `mirrored`: crops are flipped and transposed at random, which photographs
+    bear and images with a right way up may not.
     """
 
     epochs: int | None = None
@@ -25,6 +27,7 @@ class TrainingSettings:
     batch: int = 16
     crops: tuple[tuple[float, int], ...] = PHOTO_CROPS
     learning_rate: float = 2e-3
+    mirrored: bool = True
     seed: int = 0
     cache_bytes: int = 4 << 30
     steps_per_epoch: int | None = None
