@@ -51,59 +51,51 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("source", type=click.Path(path_type=Path))
 @folder_options
 @click.option("-q", "--quality", type=click.FloatRange(0, 100), default=60.0, show_default=True, help="0 smallest to 100 best.")
-def compress(
-    source: Path,
-    target: Path,
-    model: str,
-    batch_size: int,
-    device: str,
-    on_exists: str,
-    max_megapixels: float,
-    as_json: bool,
-    quality: float,
-) -> None:
+def compress(source: Path, quality: float, **options: Any) -> None:
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
 
     What is kept are the pixel values of 8-bit gray and RGB images, turned as EXIF says. Metadata (EXIF, ICC, XMP) is not
     kept, so an image with a wide-gamut profile will look different. Images with transparency, with 16 bits, CMYK and
     animated ones are refused, each with a line in the summary. The same command again goes on where a job was stopped.
     """
-    from ..codec.codec import Codec
     from ..codec.folder import compress_folder
 
-    codec = Codec.load(model, device, limits=Limits(max_pixels=int(max_megapixels * 1e6)))
-    with job_progress() as progress:
-        outcome = compress_folder(
-            source, target, codec, quality=quality, batch_size=batch_size, on_exists=on_exists, progress=progress
-        )
-    _finish("compressed", outcome, outcome.bytes_out, as_json)
+    outcome = _run(compress_folder, source, quality=quality, **options)
+    _finish("compressed", outcome, outcome.bytes_out, options["as_json"])
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @folder_options
-def decompress(
-    source: Path,
-    target: Path,
-    model: str,
-    batch_size: int,
-    device: str,
-    on_exists: str,
-    max_megapixels: float,
-    as_json: bool,
-) -> None:
+def decompress(source: Path, **options: Any) -> None:
     """Restore every .vtc file below SOURCE, a folder or one file, as a PNG; the tree is kept.
 
     a.png.vtc is restored as a.png, and a.jpg.vtc as a.jpg.png.
     Files name their model by its content: --model is needed only where it is not among the installed ones.
     """
-    from ..codec.codec import Codec
     from ..codec.folder import decompress_folder
+
+    outcome = _run(decompress_folder, source, **options)
+    _finish("restored", outcome, outcome.bytes_in, options["as_json"])
+
+
+def _run(
+    job: Callable[..., Outcome],
+    source: Path,
+    *,
+    target: Path,
+    model: str,
+    device: str,
+    max_megapixels: float,
+    as_json: bool,
+    **rest: Any,
+) -> Outcome:
+    """Load the model and do the job; `rest` are its own options."""
+    from ..codec.codec import Codec
 
     codec = Codec.load(model, device, limits=Limits(max_pixels=int(max_megapixels * 1e6)))
     with job_progress() as progress:
-        outcome = decompress_folder(source, target, codec, batch_size=batch_size, on_exists=on_exists, progress=progress)
-    _finish("restored", outcome, outcome.bytes_in, as_json)
+        return job(source, target, codec, progress=progress, **rest)
 
 
 def _finish(verb: str, outcome: Outcome, compressed_bytes: int, as_json: bool) -> None:
