@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vaetools import Codec, errors
@@ -58,6 +59,28 @@ def test_any_size_comes_back(codec: Codec, size: tuple[int, int]) -> None:
     (restored,) = codec.decompress(files)
     assert restored.shape == image.shape
     assert psnr(image, restored) > 22
+
+
+def stripes(contrast: int) -> Tensor:
+    """(3, 128, 128) uint8, one pixel dark, one pixel light."""
+    columns = 128 + contrast * (2 * (torch.arange(128) % 2) - 1)
+    return columns.clamp(0, 255).to(torch.uint8).expand(3, 128, 128)
+
+
+@pytest.mark.parametrize("quality", [0, 60, 100])
+def test_patterns_that_the_model_cannot_hold_are_refused_and_not_lost(codec: Codec, quality: float) -> None:
+    dithered = torch.from_numpy(np.array(Image.fromarray(skimage.data.astronaut()).convert("1"), np.uint8) * 255)
+    for image in (stripes(127), stripes(80), dithered[None]):
+        with pytest.raises(errors.ImageError, match="lossless format"):
+            codec.compress([image], quality)
+
+
+def test_gentle_stripes_and_hard_edges_come_back(codec: Codec) -> None:
+    edges = torch.zeros(3, 128, 128, dtype=torch.uint8)
+    edges[:, :, 40:80] = 255
+    for image, least in ((stripes(20), 20), (edges, 30)):
+        (restored,) = codec.decompress(codec.compress([image], 90))
+        assert psnr(image, restored) > least
 
 
 def test_padding_is_not_coded(codec: Codec) -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import Desync, FormatError, ModelError, ModelMissing, UsageError, VaetoolsError
+from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
 from ..model import quantiser
 from ..model.precision import autocast, has_bfloat16, pick_device
 from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
@@ -97,7 +97,8 @@ class Codec:
         images: a batch (B, C, H, W) or a list of (C, H, W) of any sizes; integers of the model's bit depth (uint8, or
         uint16 for 16 bits) or floats in 0..1. Gray images (C = 1) go through a colour model and come back gray.
         quality: 0 (smallest) to 100 (best), one for all or one each, in steps of 0.01.
-        Raises UsageError on a wrong type, shape or range.
+        Raises UsageError on a wrong type, shape or range, and ImageError for an image that the model cannot hold: one of
+        which a part would come back worse than as one flat colour.
         """
         files: list[bytes] = [b""] * len(images)
         for batch in self._symbols(images, quality, batch_size):
@@ -133,6 +134,15 @@ class Codec:
             x = torch.stack([self._pad(prepared[item.position]) for item in group]).to(self.device)
             x = x.contiguous(memory_format=torch.channels_last)
             symbols = quantiser.to_symbols(self.vae, x, q, heights, widths, bfloat16=self.bfloat16)
+            for row, item in enumerate(group):
+                if symbols.strained[row] and quantiser.is_lost(
+                    self.vae, x, symbols, q, row, item.height, item.width, bfloat16=self.bfloat16
+                ):
+                    with _naming(item.position, len(images)):
+                        raise ImageError(
+                            "the model cannot hold this image: parts of it would be lost, as it happens to dithering and to "
+                            "stripes one pixel wide; keep it in a lossless format such as PNG"
+                        )
             yield _Batch(group, _to_int16(symbols.z), _to_int16(symbols.residuals), symbols.index.cpu().numpy())
 
     def _encode_symbols(self, item: _Item, z: np.ndarray, residuals: np.ndarray, index: np.ndarray) -> bytes:

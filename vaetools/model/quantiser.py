@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Depthwise
@@ -22,6 +23,7 @@ from .scales import IntegerConv
 from .vae import VAE, Prediction, first_pass_mask
 
 SYMBOL_MAX = 32767
+LOST_BLOCK, LOST_MARGIN = 32, (10 / 255) ** 2
 
 
 @dataclass
@@ -44,11 +46,16 @@ class SecondPass:
 
 @dataclass
 class Symbols:
-    """What a file holds of a batch: whole numbers in float tensors. z (B, Z, h/4, w/4); residuals, index (B, M, h, w)."""
+    """What a file holds of a batch: whole numbers in float tensors. z (B, Z, h/4, w/4); residuals, index (B, M, h, w).
+
+    Beside them what the encoder knows: the means of y, and (B,) which images are none of the kind that the model is for.
+    """
 
     z: Tensor
     residuals: Tensor
     index: Tensor
+    mean: Tensor
+    strained: Tensor
 
 
 def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool | None = None) -> VAE:
@@ -110,7 +117,7 @@ def to_symbols(
         residuals = _residuals(q.y.mean, first.prediction.mean) * first.mask * region
         second = second_pass(vae, first, residuals)
         residuals = residuals + _residuals(q.y.mean, second.mean) * (1 - first.mask) * region
-    return Symbols(z, residuals, second.index)
+    return Symbols(z, residuals, second.index, second.mean, q.strained)
 
 
 def _residuals(y: Tensor, mean: Tensor) -> Tensor:
@@ -122,3 +129,29 @@ def to_images(vae: VAE, second: SecondPass, residuals: Tensor, quality: Tensor, 
     """(B, C, H, W) around 0..1, not clipped."""
     with autocast(residuals.device, bfloat16=bfloat16):
         return vae.decode(second.mean + residuals, quality)
+
+
+@torch.inference_mode()
+def is_lost(
+    vae: VAE,
+    images: Tensor,
+    symbols: Symbols,
+    quality: Tensor,
+    row: int,
+    height: int,
+    width: int,
+    *,
+    bfloat16: bool | None = None,
+) -> bool:
+    """Whether a part of image `row`, of `height` x `width` before padding, comes back worse than as one flat colour.
+
+    Looked at block by block, of LOST_BLOCK pixels a side; arguments as of to_symbols, and what that gave.
+    """
+    one = slice(row, row + 1)
+    second = SecondPass(symbols.mean[one], symbols.index[one])
+    restored = to_images(vae, second, symbols.residuals[one], quality[one], bfloat16=bfloat16).clamp(0, 1)
+    image = images[one, :, :height, :width]
+    block = min(LOST_BLOCK, height), min(LOST_BLOCK, width)
+    error = F.avg_pool2d((restored[..., :height, :width] - image) ** 2, block)
+    variance = F.avg_pool2d(image**2, block) - F.avg_pool2d(image, block) ** 2
+    return bool((error.mean(1) > variance.mean(1) + LOST_MARGIN).any())

@@ -30,13 +30,22 @@ from .scales import IntegerScales, scale_of
 
 HYPER_SCALE_MIN = 0.11
 
+# On patterns that no photograph has, such as stripes one pixel wide, the network's answers grow without limit. These bounds
+# are beyond what photographs reach, and keep the linear path's answer in sight. Units: image range, quantisation steps,
+# image range.
+ENCODER_BOUND, MEAN_BOUND, DECODER_BOUND = 4.0, 1024.0, 1.0
+
 
 @dataclass
 class Latents:
-    """What the encoder says of a batch: q(y|x) and q(z|x), in quantisation steps of the given qualities."""
+    """What the encoder says of a batch: q(y|x) and q(z|x), in quantisation steps of the given qualities.
+
+    `strained`: (B,) whether the network's answer had to be cut at ENCODER_BOUND, as it never is for photographs.
+    """
 
     y: Posterior
     z: Posterior
+    strained: Tensor
 
 
 @dataclass
@@ -127,20 +136,23 @@ class VAE(nn.Module):
 
         Raises UsageError if a side of the images is no multiple of `config.hyper_stride`.
         """
-        y = self.posterior.from_parameters(self._encode_y(images, quality))
-        return Latents(y, self.encode_hyper(y.mean, quality))
+        parameters, strained = self._encode_y(images, quality)
+        y = self.posterior.from_parameters(parameters)
+        return Latents(y, self.encode_hyper(y.mean, quality), strained)
 
-    def _encode_y(self, images: Tensor, quality: Tensor) -> Tensor:
+    def _encode_y(self, images: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         self._check_size(*images.shape[-2:])
         x = images - 0.5
         parameters = self.encoder_inner(self.encoder_outer(x) * self.gain_encoder(quality)).float()
         linear = self.linear_encoder(x).float()
         gain = self.gain_y(quality)
-        mean = (parameters[:, : linear.shape[1]] + linear) * gain
+        answer = parameters[:, : linear.shape[1]]
+        strained = answer.detach().abs().amax((1, 2, 3)) > ENCODER_BOUND
+        mean = (answer.clamp(-ENCODER_BOUND, ENCODER_BOUND) + linear) * gain
         if self.posterior.parameter_count == 1:
-            return mean
+            return mean, strained
         # A variance starts at one quantisation step's; it is in units of the gained latents already.
-        return torch.cat([mean, parameters[:, linear.shape[1] :]], 1)
+        return torch.cat([mean, parameters[:, linear.shape[1] :]], 1), strained
 
     def encode_hyper(self, y: Tensor, quality: Tensor) -> Posterior:
         """q(z|x), from the mean of y."""
@@ -163,12 +175,13 @@ class VAE(nn.Module):
     def predict(self, z: Tensor) -> Prediction:
         """Means of y for the first pass, and features for the second, from the decoded z."""
         mean, features = self.hyper_decoder(z).float().chunk(2, 1)
-        return Prediction(mean, features)
+        return Prediction(mean.clamp(-MEAN_BOUND, MEAN_BOUND), features)
 
     def refine(self, prediction: Prediction, residuals: Tensor, first: Tensor) -> Tensor:
         """Means of y for the second pass, from the decoded residuals of the first (zero elsewhere)."""
         known = (residuals + prediction.mean) * first
-        return prediction.mean + self.context(torch.cat([prediction.mean, prediction.features, known], 1)).float()
+        correction = self.context(torch.cat([prediction.mean, prediction.features, known], 1)).float()
+        return (prediction.mean + correction).clamp(-MEAN_BOUND, MEAN_BOUND)
 
     # The decoder.
 
@@ -176,7 +189,7 @@ class VAE(nn.Module):
         """Reconstruction (B, C, H, W), around 0..1 and not clipped, from latents (B, M, H/16, W/16)."""
         y = y * self.inverse_gain_y(quality)
         x = self.decoder_outer(self.decoder_inner(y) * self.gain_decoder(quality)).float()
-        return x + self.linear_decoder(y).float() + 0.5
+        return x.clamp(-DECODER_BOUND, DECODER_BOUND) + self.linear_decoder(y).float() + 0.5
 
     def forward(self, images: Tensor, quality: Tensor, noise: Noise) -> Outcome:
         """Sample both posteriors, reconstruct, and measure the divergences."""
