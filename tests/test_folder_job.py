@@ -76,7 +76,7 @@ def test_a_bad_image_is_one_line_and_the_others_are_done(album: Path, tmp_path: 
     outcome = json.loads(done.stdout)
     assert outcome["done"] == 3
     assert sorted(Path(entry["path"]).name for entry in outcome["failed"]) == ["broken.png", "notes.jpg", "window.png"]
-    assert re.search(r"failed: .*window.png: .*transparency", done.stderr)
+    assert re.search(r"failed: .*window.png: of mode RGBA, its alpha channel", done.stderr)
     assert len(files_below(tmp_path / "small")) == 3
 
 
@@ -204,6 +204,9 @@ def test_two_files_of_one_restored_name_are_told(album: Path, tmp_path: Path) ->
         done = run("decompress", tmp_path / "small", "-o", tmp_path / "back")
         assert done.exit_code == 1
         assert re.search(r"failed: .*a\.jpg\.vtc: would be restored as a\.jpg\.png, like a\.jpg\.png\.vtc", done.stderr)
+    compared = run("compare", album, tmp_path / "back")
+    assert compared.exit_code == 1
+    assert "another image's restoration, not that of a.jpg" in compared.stderr
     with Image.open(tmp_path / "back" / "a.jpg.png") as restored:
         difference = np.asarray(restored, float) - np.asarray(photograph("rocket"), float)
     assert np.sqrt((difference**2).mean()) < 12

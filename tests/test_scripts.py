@@ -70,6 +70,7 @@ def test_eval_takes_anchors_and_qualities(photos: Path, tmp_path: Path) -> None:
     [
         (("--against", "jpg"), "jpg"),
         (("--qualities", "low"), "--qualities"),
+        (("--qualities", "0,200"), "from 0 to 100"),
         (("--json", "nowhere/r.json"), "nowhere"),
         (("--plot", "nowhere/r.png"), "nowhere"),
     ],

@@ -71,6 +71,8 @@ def _numbers(text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--qualities: expected numbers with commas between, such as 0,50,100, not {text!r}") from None
+    if not all(0 <= value <= 100 for value in values):
+        raise UsageError(f"--qualities: each must be from 0 to 100, not {text!r}")
     return tuple(sorted(set(values)))
 
 

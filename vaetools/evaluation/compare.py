@@ -48,10 +48,14 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
     Raises UsageError if there is not one pair.
     """
     paths = list_images(originals)
-    pairs, missing = [], []
-    for path in paths:
+    pairs, missing, taken = [], [], set()
+    for path in sorted(paths, key=lambda path: path.with_name(path.name + SUFFIX)):  # the order of decompress
         image = path.relative_to(originals)
         back = restored / image.with_name(restored_name(image.name + SUFFIX))
+        if back in taken:
+            missing.append(f"{back}: is another image's restoration, not that of {image}")
+            continue
+        taken.add(back)
         try:
             original, counterpart = as_rgb(read_exact(path)), as_rgb(read_exact(back))
             if original.shape != counterpart.shape:
@@ -70,20 +74,20 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
 
 
 def comparison_table(comparison: FolderComparison) -> Table:
-    """One line an image; sizes in bytes. Below, the totals of the sizes and the means of the rest."""
+    """One line an image; sizes in bytes. Below, the totals of sizes and bits per pixel, and the means of the rest."""
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("image", no_wrap=True)
     pairs = comparison.pairs
     sizes = [pair.compressed_bytes for pair in pairs]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
-    rates = [pair.bpp for pair in pairs if pair.bpp is not None]
+    rate = None if total is None else 8 * total / sum(pair.width * pair.height for pair in pairs)
     similar = [pair.ms_ssim for pair in pairs if not math.isnan(pair.ms_ssim)]
     table.columns[0].footer = f"{len(pairs)} images"
     for name, footer in (
         ("size", ""),
         ("original", f"{sum(pair.original_bytes for pair in pairs):,}"),
         ("compressed", _whole(total)),
-        ("bpp", _mean(rates, 3)),
+        ("bpp", "-" if rate is None else f"{rate:.3f}"),
         ("PSNR dB", _mean([pair.psnr_db for pair in pairs], 2)),
         ("MS-SSIM", _mean(similar, 4)),
     ):

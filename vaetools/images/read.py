@@ -111,8 +111,8 @@ def read_exact(path: str | os.PathLike[str], bit_depth: int = 8) -> np.ndarray:
             raise ImageError(f"{path}: a 16-bit model takes 16-bit gray images; this one is of mode {image.mode}")
         return np.asarray(image).astype(np.uint16)
     if image.mode not in EIGHT_BIT_MODES or image.has_transparency_data:
-        kind = f"{image.mode} with transparency" if image.has_transparency_data else f"of mode {image.mode}"
-        raise ImageError(f"{path}: images {kind} are not supported; convert it to 8-bit gray or RGB first")
+        lost = "its alpha channel or transparent colour" if image.has_transparency_data else "part of its values"
+        raise ImageError(f"{path}: of mode {image.mode}, {lost} would be lost; convert it to 8-bit gray or RGB first")
     if opened.bit_depth > 8:
         raise ImageError(
             f"{path}: images with {opened.bit_depth} bits per channel are not supported; convert it to 8-bit RGB first"

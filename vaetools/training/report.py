@@ -42,6 +42,7 @@ COLUMNS = [
 ]
 GRID_IMAGES = 8
 RETRY_SECONDS, RETRIES = 10.0, 360
+LINE_SECONDS = 30.0  # between lines about the running epoch, where there is no terminal to draw a bar on
 
 
 @dataclass
@@ -72,17 +73,22 @@ class Sums:
 class EpochBar:
     bar: ProgressBar | None
     task: int = 0
-    drawn: float = field(default=0.0)
+    quiet: bool = False
+    drawn: float = field(default_factory=time.monotonic)
 
     def advance(self, progress: Progress, sums: Sums) -> None:
-        if self.bar is None:
+        if self.bar is not None:
+            self.bar.advance(self.task)  # type: ignore[arg-type]
+        elif self.quiet:
             return
-        self.bar.advance(self.task)  # type: ignore[arg-type]
-        if time.monotonic() - self.drawn > 0.5:
+        if time.monotonic() - self.drawn > (0.5 if self.bar else LINE_SECONDS):
             self.drawn = time.monotonic()
             loss, _, _, mse, bpp = sums.means()
             text = f"loss {loss:.3f}  {bpp:.3f} bpp  {psnr_of(mse):.2f} dB"
-            self.bar.update(self.task, description=text)  # type: ignore[arg-type]
+            if self.bar:
+                self.bar.update(self.task, description=text)  # type: ignore[arg-type]
+            else:
+                print(f"step {progress.step}: {text}", file=sys.stderr, flush=True)
 
 
 def psnr_of(mse: float) -> float:
@@ -128,7 +134,7 @@ class RunReport:
     def epoch(self, progress: Progress, per_epoch: int, total: int | None) -> Iterator[EpochBar]:
         console = Console(stderr=True)
         if self.quiet or not console.is_terminal:
-            yield EpochBar(None)
+            yield EpochBar(None, quiet=self.quiet)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with ProgressBar(*columns, console=console, transient=True) as bar:
