@@ -41,7 +41,7 @@ def coded(vae: VAE, images: Tensor, quality: float, *, bfloat16: bool = False) -
     symbols = to_symbols(vae, images, q, height, width, bfloat16=bfloat16)
     with autocast(images.device, bfloat16=bfloat16):
         second = second_pass(vae, first_pass(vae, symbols.z), symbols.residuals)
-    return to_images(vae, second, symbols.residuals, q, bfloat16=bfloat16)
+    return to_images(vae, second.mean + symbols.residuals, q, bfloat16=bfloat16)
 
 
 def principal_components(folder: Path, config: ModelConfig) -> Tensor:

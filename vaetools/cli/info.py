@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..codec.container import CHECKSUM, FIELDS, PREFIX, Header, unpack
+from ..codec.container import HEADER_BYTES, Header, unpack
 from ..errors import FormatError
 from . import EXIT_FAILED
 
@@ -48,7 +48,7 @@ def describe(path: Path, size: int, header: Header) -> dict[str, object]:
         "bit_depth": header.bit_depth,
         "quality": header.quality,
         "file_bytes": size,
-        "header_bytes": PREFIX.size + FIELDS.size + CHECKSUM.size,
+        "header_bytes": HEADER_BYTES,
         "payload_bytes": header.payload_length,
         "bits_per_pixel": round(8 * size / header.pixels, 4),
         "payload_crc32": f"{header.payload_crc:08x}",

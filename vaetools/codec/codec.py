@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
@@ -131,7 +130,8 @@ class Codec:
         for group in self._batches(items, batch_size):
             heights, widths = (torch.tensor([getattr(item, side) for item in group]) for side in ("height", "width"))
             q = (torch.tensor([item.quality for item in group]) / 100).to(self.device)
-            x = torch.stack([self._pad(prepared[item.position]) for item in group]).to(self.device)
+            padded = [quantiser.pad_to_stride(prepared[item.position][None], self.config.hyper_stride) for item in group]
+            x = torch.cat(padded).to(self.device)
             x = x.contiguous(memory_format=torch.channels_last)
             symbols = quantiser.to_symbols(self.vae, x, q, heights, widths, bfloat16=self.bfloat16)
             for row, item in enumerate(group):
@@ -229,7 +229,7 @@ class Codec:
                 if _symbols_crc(z[row], residuals[row]) != header.symbols_crc:
                     raise Desync("the decoded symbols are not those that were encoded; please report this with the file")
         quality = (torch.tensor([item.quality for item in group]) / 100).to(self.device)
-        x = quantiser.to_images(self.vae, second, self._to_device(residuals), quality, bfloat16=self.bfloat16)
+        x = quantiser.to_images(self.vae, second.mean + self._to_device(residuals), quality, bfloat16=self.bfloat16)
         return [self._to_pixels(x[row, :, : item.height, : item.width], item.channels) for row, item in enumerate(group)]
 
     def _codec_for(self, header: Header) -> Codec:
@@ -288,10 +288,6 @@ class Codec:
 
     def _dtype(self) -> torch.dtype:
         return torch.uint8 if self.config.bit_depth == 8 else torch.uint16
-
-    def _pad(self, image: Tensor) -> Tensor:
-        stride = self.config.hyper_stride
-        return F.pad(image[None], (0, -image.shape[2] % stride, 0, -image.shape[1] % stride), mode="replicate")[0]
 
     def _to_device(self, symbols: np.ndarray) -> Tensor:
         return torch.from_numpy(symbols).to(self.device).float().contiguous(memory_format=torch.channels_last)

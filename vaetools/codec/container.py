@@ -26,6 +26,7 @@ PREFIX = struct.Struct("<8sBBH")
 # model hash, width, height, channels, bit depth, quality in 1/100, payload bytes, payload CRC-32, symbols CRC-32
 FIELDS = struct.Struct("<8sIIBBHIII")
 CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = PREFIX.size + FIELDS.size + CHECKSUM.size
 QUALITY_UNIT = 100
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Corrupt
-from ..model.tables import ProbabilityTables
+from ..model.tables import ProbabilityTables, column_of
 
 Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
@@ -34,9 +34,8 @@ class TableModels:
 
     def code_length(self, symbols: Array, rows: Array) -> float:
         """Bits that an ideal coder writes for (N,) symbols in the (N,) tables."""
-        escaped = np.abs(symbols.astype(np.int32)) > self.reach
-        column = np.where(escaped, 2 * self.reach + 1, symbols.astype(np.int32) + self.reach)
-        return float(self._bits[rows, column].sum() + PLAIN_BITS * escaped.sum())
+        columns = column_of(symbols, self.reach)
+        return float(self._bits[rows, columns].sum() + PLAIN_BITS * (columns == 2 * self.reach + 1).sum())
 
 
 class CoderModels:
@@ -54,15 +53,13 @@ class SymbolEncoder:
 
     def put(self, symbols: Array, rows: Array, models: TableModels) -> None:
         """symbols: (N,) whole numbers within +-32767; rows: (N,) the table of each, uint8."""
-        reach = models.reach
-        order = np.argsort(rows, kind="stable")
-        values = symbols[order].astype(np.int32)
-        escaped = np.abs(values) > reach
-        coded = np.where(escaped, 2 * reach + 1, values + reach).astype(np.int32)
+        values = symbols[np.argsort(rows, kind="stable")]
+        columns = column_of(values, models.reach)
         for row, start, end in _groups(rows, len(models.models)):
-            self._coder.encode(coded[start:end], models.models[row])
+            self._coder.encode(columns[start:end], models.models[row])
+        escaped = columns == 2 * models.reach + 1
         if escaped.any():
-            self._coder.encode(values[escaped] + PLAIN_OFFSET, _PLAIN)
+            self._coder.encode(values[escaped].astype(np.int32) + PLAIN_OFFSET, _PLAIN)
 
     def finish(self) -> bytes:
         words: Array = self._coder.get_compressed()

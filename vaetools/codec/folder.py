@@ -19,11 +19,10 @@ from ..images.folder import SUFFIXES, walk
 from ..images.read import image_size, read_exact
 from ..images.write import write_png
 from .codec import Codec
-from .container import PREFIX, read_header
+from .container import HEADER_BYTES, read_header
 from .job import BatchJob, JobProgress, Outcome, Silent, Task, check_places, make_target, settle_existing
 
 SUFFIX = ".vtc"
-HEADER_READ = PREFIX.size + 65_535 + 4
 
 
 def compress_folder(
@@ -138,7 +137,7 @@ def _plan(
 
 def _compressed_size(path: Path, codec: Codec) -> tuple[int, int]:
     with path.open("rb") as file:
-        header, _ = read_header(file.read(HEADER_READ), codec.limits)
+        header, _ = read_header(file.read(HEADER_BYTES), codec.limits)
     return header.height, header.width
 
 

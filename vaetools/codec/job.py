@@ -103,12 +103,13 @@ def settle_existing(tasks: Sequence[Task], on_exists: str, outcome: Outcome) -> 
         raise UsageError(f"on_exists must be one of {', '.join(ON_EXISTS)}, not {on_exists!r}")
     if on_exists == "overwrite":
         return list(tasks)
-    existing = [task for task in tasks if task.target.exists()]
+    there = [task.target.exists() for task in tasks]
+    existing = [task for task, exists in zip(tasks, there, strict=True) if exists]
     if existing and on_exists == "error":
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(f"there already: {existing[0].target}{more}; on_exists (--on-exists) says what to do with them")
     outcome.skipped += len(existing)
-    return [task for task in tasks if not task.target.exists()]
+    return [task for task, exists in zip(tasks, there, strict=True) if not exists]
 
 
 @dataclass

@@ -12,6 +12,7 @@ import PIL
 import torch
 from PIL import Image, features
 
+from ..codec.folder import to_tensor
 from ..errors import ImageError, UsageError
 
 QUALITIES = (0.0, 12.5, 25.0, 37.5, 50.0, 62.5, 75.0, 87.5, 100.0)
@@ -90,9 +91,8 @@ class VaetoolsPeer:
         return f"on {self.codec.device}, one image at a time"
 
     def encode(self, rgb: np.ndarray, setting: float) -> bytes:
-        image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
         try:
-            return self.codec.compress([image], quality=setting)[0]
+            return self.codec.compress([to_tensor(rgb)], quality=setting)[0]
         except UsageError as error:
             raise ImageError(str(error)) from None
 

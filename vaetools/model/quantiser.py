@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Depthwise
-from .precision import autocast, has_bfloat16
+from .precision import autocast
 from .scales import IntegerConv
 from .vae import VAE, Prediction, first_pass_mask
 
@@ -58,15 +58,20 @@ class Symbols:
     strained: Tensor
 
 
-def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool | None = None) -> VAE:
-    """A copy on the device; where bfloat16 is fast, the weights that run in it are rounded once instead of at each call."""
+def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool) -> VAE:
+    """A copy on the device; with `bfloat16`, the weights that run in it are rounded once instead of at each call."""
     vae = copy.deepcopy(vae).eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    if has_bfloat16(device) if bfloat16 is None else bfloat16:
+    if bfloat16:
         for module in vae.modules():
             exact = isinstance(module, (Depthwise, IntegerConv))
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not exact:
                 module.to(torch.bfloat16)
     return vae
+
+
+def pad_to_stride(images: Tensor, stride: int) -> Tensor:
+    """(B, C, H, W) with H and W grown to multiples of `stride`, by repeating the last column and the last row."""
+    return F.pad(images, (0, -images.shape[3] % stride, 0, -images.shape[2] % stride), mode="replicate")
 
 
 def first_pass(vae: VAE, z: Tensor) -> FirstPass:
@@ -125,10 +130,10 @@ def _residuals(y: Tensor, mean: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def to_images(vae: VAE, second: SecondPass, residuals: Tensor, quality: Tensor, *, bfloat16: bool | None = None) -> Tensor:
-    """(B, C, H, W) around 0..1, not clipped."""
-    with autocast(residuals.device, bfloat16=bfloat16):
-        return vae.decode(second.mean + residuals, quality)
+def to_images(vae: VAE, latents: Tensor, quality: Tensor, *, bfloat16: bool | None = None) -> Tensor:
+    """(B, C, H, W) around 0..1, not clipped, from the latents: means and residuals added up."""
+    with autocast(latents.device, bfloat16=bfloat16):
+        return vae.decode(latents, quality)
 
 
 @torch.inference_mode()
@@ -148,8 +153,7 @@ def is_lost(
     Looked at block by block, of LOST_BLOCK pixels a side; arguments as of to_symbols, and what that gave.
     """
     one = slice(row, row + 1)
-    second = SecondPass(symbols.mean[one], symbols.index[one])
-    restored = to_images(vae, second, symbols.residuals[one], quality[one], bfloat16=bfloat16).clamp(0, 1)
+    restored = to_images(vae, symbols.mean[one] + symbols.residuals[one], quality[one], bfloat16=bfloat16).clamp(0, 1)
     image = images[one, :, :height, :width]
     block = min(LOST_BLOCK, height), min(LOST_BLOCK, width)
     error = F.avg_pool2d((restored[..., :height, :width] - image) ** 2, block)

@@ -33,13 +33,19 @@ class ProbabilityTables:
         return cls(_fit(y_counts, y_scale, Y_REACH), _fit(z_counts, z_scale, Z_REACH))
 
 
+def column_of(symbols: np.ndarray, reach: int) -> np.ndarray:
+    """Where symbols stand in a row of a table, int32; beyond +-reach, at the escape."""
+    values = symbols.astype(np.int32)
+    columns: np.ndarray = np.where(np.abs(values) > reach, 2 * reach + 1, values + reach).astype(np.int32)
+    return columns
+
+
 def histogram(rows: np.ndarray, symbols: np.ndarray, row_count: int, reach: int) -> np.ndarray:
     """Counts (row_count, 2 * reach + 2) of `symbols` in the tables `rows`; out of reach counts as the escape."""
-    column = np.where(np.abs(symbols) <= reach, symbols + reach, 2 * reach + 1).astype(np.int64)
     width = 2 * reach + 2
-    return np.bincount(rows.astype(np.int64).ravel() * width + column.ravel(), minlength=row_count * width).reshape(
-        row_count, width
-    )
+    return np.bincount(
+        rows.astype(np.int64).ravel() * width + column_of(symbols, reach).ravel(), minlength=row_count * width
+    ).reshape(row_count, width)
 
 
 def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from ..model.quantiser import coded_places, to_symbols
+from ..model.quantiser import coded_places, pad_to_stride, to_symbols
 from ..model.scales import LEVELS
 from ..model.tables import Y_REACH, Z_REACH, ProbabilityTables, histogram
 from ..model.vae import VAE
@@ -19,7 +18,7 @@ MAX_SIDE = 512
 def calibrate(vae: VAE, cache: ImageCache, seed: int, count: int = IMAGES) -> ProbabilityTables:
     """Histograms over up to `count` images at qualities spread evenly over the range, then ProbabilityTables.fit."""
     generator = np.random.default_rng((seed, 2))
-    stride, z_channels = vae.config.hyper_stride, vae.config.hyper_channels
+    z_channels = vae.config.hyper_channels
     device = vae.z_raw_scale.device
     y_counts = np.zeros((LEVELS, 2 * Y_REACH + 2))
     z_counts = np.zeros((z_channels, 2 * Z_REACH + 2))
@@ -31,7 +30,7 @@ def calibrate(vae: VAE, cache: ImageCache, seed: int, count: int = IMAGES) -> Pr
         image = image[top : top + MAX_SIDE, left : left + MAX_SIDE]
         height, width = image.shape[:2]
         x = to_unit_range(image.transpose(2, 0, 1)[None], vae.config, device)
-        x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
+        x = pad_to_stride(x, vae.config.hyper_stride)
         q = torch.tensor([quality], dtype=torch.float32, device=device)
         symbols = to_symbols(vae, x, q, torch.tensor([height]), torch.tensor([width]))
         coded = torch.logical_or(*coded_places(vae, symbols.residuals.shape[1:], height, width)).numpy()
