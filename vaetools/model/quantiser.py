@@ -155,7 +155,7 @@ def is_lost(
     one = slice(row, row + 1)
     restored = to_images(vae, symbols.mean[one] + symbols.residuals[one], quality[one], bfloat16=bfloat16).clamp(0, 1)
     image = images[one, :, :height, :width]
-    block = min(LOST_BLOCK, height), min(LOST_BLOCK, width)
-    error = F.avg_pool2d((restored[..., :height, :width] - image) ** 2, block)
-    variance = F.avg_pool2d(image**2, block) - F.avg_pool2d(image, block) ** 2
+    blocks = nn.AvgPool2d((min(LOST_BLOCK, height), min(LOST_BLOCK, width)), ceil_mode=True)  # the last ones may be smaller
+    error = blocks((restored[..., :height, :width] - image) ** 2)
+    variance = blocks(image**2) - blocks(image) ** 2
     return bool((error.mean(1) > variance.mean(1) + LOST_MARGIN).any())
