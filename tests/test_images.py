@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and what is read of them."""
+"""Which files of a folder are images, what is read of them upright, and PNG files that nobody vouches for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from PIL import Image
 
 from vaetools.errors import ImageError, UsageError
 from vaetools.images.folder import list_images
-from vaetools.images.read import image_size, read_exact, read_for_training
+from vaetools.images.read import image_size, probe, read_exact, read_for_training, read_picture
+from vaetools.images.write import pixels_from_png, png_bytes
 
 from .conftest import photograph
 
@@ -35,16 +36,21 @@ def with_orientation(number: int) -> Image.Exif:
     return exif
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width: int, height: int, compressed: bytes, *, kind: tuple[int, ...] = (8, 0, 0, 0, 0), more: bytes = b"") -> bytes:
+    """A PNG file of any content. kind: depth, colour type, compression, filtering, interlacing; more: chunks in the middle."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, *kind))
+    return b"\x89PNG\r\n\x1a\n" + header + more + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
 def png(path: Path, pixels: np.ndarray, colour_type: int) -> Path:
     """A 16-bit PNG of (H, W, C) uint16, which Pillow cannot write."""
     height, width = pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    path.write_bytes(png_of(width, height, zlib.compress(rows), kind=(16, colour_type, 0, 0, 0)))
     return path
 
 
@@ -130,7 +136,7 @@ def test_pixels_are_upright(photo: Image.Image, tmp_path: Path, orientation: int
     upright = turn(np.asarray(photo))  # type: ignore[operator]
     np.testing.assert_array_equal(read_exact(path), upright)
     np.testing.assert_array_equal(read_for_training(path), upright)
-    assert image_size(path) == upright.shape[:2]
+    assert image_size(path) == probe(path).as_seen == upright.shape[:2]
 
 
 def test_photograph_with_a_second_picture_inside_is_one_image(photo: Image.Image, tmp_path: Path) -> None:
@@ -260,3 +266,105 @@ def test_sixteen_bits_are_halved_or_stretched(photo: Image.Image, tmp_path: Path
     np.testing.assert_array_equal(read_for_training(saved(deep, tmp_path / "deep.png"), 1, 8)[0, :, 0], [0, 0x12, 0xFF])
     flat = Image.fromarray(np.array([[0, 1, 255]], np.uint8))
     np.testing.assert_array_equal(read_for_training(saved(flat, tmp_path / "flat.png"), 1, 16)[0, :, 0], [0, 257, 65535])
+
+
+# PNG files in memory.
+
+ROWS = b"\0\1\2\3" * 2  # two rows of three gray pixels
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (61, 40), (700, 300)])
+def test_png_bytes_hold_every_kind_of_pixel(bit_depth: int, channels: int, width: int, height: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 2**bit_depth, (height, width, channels))
+    pixels = (noise if width < 100 else np.cumsum(noise % 7, axis=1)).astype(np.uint16 if bit_depth == 16 else np.uint8)
+    back = pixels_from_png(png_bytes(pixels), width, height, channels, bit_depth)
+    assert back.dtype == pixels.dtype
+    np.testing.assert_array_equal(back, pixels[:, :, 0] if channels == 1 else pixels)
+
+
+def test_png_bytes_of_a_plane(gray16_folder: Path) -> None:
+    plane = np.asarray(Image.open(gray16_folder / "moon.png"))
+    data = png_bytes(plane)
+    np.testing.assert_array_equal(pixels_from_png(data, 128, 96, 1, 16), plane)
+    assert len(data) < plane.nbytes  # the filters help
+
+
+def test_interlaced_png_is_read() -> None:
+    interlaced = (8, 0, 0, 0, 1)
+    data = png_of(3, 1, zlib.compress(b"\0\1" + b"\0\2" + b"\0\3"), kind=interlaced)  # the passes with pixels 0, 2 and 1
+    assert pixels_from_png(data, 3, 1, 1, 8).tolist() == [[1, 3, 2]]
+    with pytest.raises(ValueError, match="rows of pixels are missing"):
+        pixels_from_png(png_of(3, 1, zlib.compress(b"\0\1\2\3"), kind=interlaced), 3, 1, 1, 8)
+
+
+@pytest.mark.parametrize("wrong", [{"width": 4}, {"height": 3}, {"channels": 3}, {"bit_depth": 16}, {"channels": 5}])
+def test_png_of_another_kind_than_expected_is_refused(wrong: dict[str, int]) -> None:
+    expected = {"width": 3, "height": 2, "channels": 1, "bit_depth": 8}
+    data = png_of(3, 2, zlib.compress(ROWS))
+    assert pixels_from_png(data, **expected).tolist() == [[1, 2, 3]] * 2
+    with pytest.raises(ValueError, match=r"where .* are expected|no PNG has"):
+        pixels_from_png(data, **{**expected, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a PNG"),
+        (b"GIF89a" + bytes(50), "not a PNG"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), "not a PNG"),
+        (png_of(3, 2, zlib.compress(ROWS))[:-12], "too early"),
+        (png_of(3, 2, zlib.compress(ROWS))[:45], "too early"),
+        (png_of(3, 2, zlib.compress(ROWS[:5])), "rows of pixels are missing"),
+        (png_of(3, 2, zlib.compress(ROWS)[:-4]), "do not end as they should"),
+        (png_of(3, 2, zlib.compress(ROWS)[:-1] + b"\0"), "incorrect data check"),
+        (png_of(3, 2, b"no zlib data"), "can be decoded"),
+        (png_of(3, 2, b""), "rows of pixels are missing"),
+        (png_of(3, 2, zlib.compress(ROWS + b"\0")), "more data"),
+        (png_of(3, 2, zlib.compress(ROWS) + b"more"), "more data"),
+        (png_of(3, 2, zlib.compress(ROWS + bytes(100_000_000))), "more data"),
+        (png_of(3, 2, zlib.compress(b"\5" + ROWS[1:])), "unknown filter"),
+        (png_of(3, 2, zlib.compress(ROWS), kind=(8, 0, 1, 0, 0)), "unknown kind"),
+        (png_of(3, 2, zlib.compress(ROWS), kind=(8, 3, 0, 0, 0)), "are expected"),
+        (png_of(3, 2, zlib.compress(ROWS), more=chunk(b"IHDR", bytes(13))), "unexpected chunk b'IHDR'"),
+        (png_of(3, 2, zlib.compress(ROWS), more=chunk(b"EVIL", b"")), "unexpected chunk b'EVIL'"),
+        (png_of(0, 2, zlib.compress(ROWS)), "unknown kind"),
+        (png_of(2**31, 2**31, zlib.compress(ROWS)), "are expected"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "",
+)
+def test_hostile_png_is_a_value_error(data: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        pixels_from_png(data, 3, 2, 1, 8)
+
+
+def test_claimed_size_takes_no_memory_before_the_rows_are_there() -> None:
+    with pytest.raises(ValueError, match="rows of pixels are missing"):
+        pixels_from_png(png_of(1_000_000, 1_000_000, zlib.compress(ROWS)), 1_000_000, 1_000_000, 1, 8)
+
+
+def test_text_in_a_png_is_not_unpacked() -> None:
+    bomb = chunk(b"zTXt", b"name\0\0" + zlib.compress(bytes(200_000_000)))
+    assert pixels_from_png(png_of(3, 2, zlib.compress(ROWS), more=bomb), 3, 2, 1, 8).shape == (2, 3)
+
+
+def test_damaged_bytes_of_a_png_never_raise_anything_else(photo: Image.Image) -> None:
+    whole = png_bytes(np.asarray(photo))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        try:
+            pixels = pixels_from_png(bytes(data), 60, 40, 3, 8)
+        except ValueError:
+            continue
+        np.testing.assert_array_equal(pixels, np.asarray(photo))
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_missing_rows_of_a_png_are_not_taken_for_black(tmp_path: Path, bit_depth: int) -> None:
+    kind = (bit_depth, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(png_of(3, 2, zlib.compress(bytes(1 + 3 * 3 * bit_depth // 8)), kind=kind))
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read \(rows of pixels are missing\)"):
+        read_picture(tmp_path / "a.png")

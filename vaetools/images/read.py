@@ -2,21 +2,290 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from ..errors import ImageError
+from . import deep
+from .exif import ORIENTATION
+from .metadata import metadata_of, metadata_of_tiff
+from .modes import pixels_of
+from .picture import Metadata, Picture
+from .png import check_png
 
 MAX_PIXELS = 400_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "GIF")  # what Pillow decodes by itself, without a helper
-QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 EIGHT_BIT_MODES = frozenset(("1", "L", "P", "RGB"))
+DEEP_COLOUR = frozenset(("LA;16", "RGB;16", "RGBA;16"))  # modes that Pillow cuts to 8 bits
+
+Source = str | os.PathLike[str] | BinaryIO
+
+_raising_the_limit = threading.RLock()
+
+
+# Opening.
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever Pillow raises meanwhile becomes an ImageError, and every ImageError says of which file it is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise whatever they please on broken files
+        reason = "not an image Pillow can read" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise ImageError(f"{name}: cannot be read ({reason or type(error).__name__})") from None
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the image"
+
+
+@contextmanager
+def _opening(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The image before its pixels are decoded."""
+    with ExitStack() as stack:
+        try:
+            image = Image.open(source, formats=FORMATS)
+        except Image.DecompressionBombError:
+            stack.enter_context(_pillows_limit(max_pixels))
+            try:
+                image = Image.open(source, formats=FORMATS)
+            except Image.DecompressionBombError:
+                raise ImageError(f"it has more than the limit of {max_pixels:,} pixels") from None
+        with image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(f"{image.width} x {image.height} pixels is above the limit of {max_pixels:,}")
+            yield image
+
+
+@contextmanager
+def _pillows_limit(max_pixels: int) -> Iterator[None]:
+    """Pillow refuses images above 179 million pixels, by a limit for the whole process: raised for one image at a time."""
+    with _raising_the_limit:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _frames(image: Image.Image) -> int:
+    # Phones write JPEGs with a depth or brightness map as a second picture; the first is the photograph.
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file lays out its pixels, in Pillow's words, before they are decoded; "" afterwards."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return ""
+    arguments = tiles[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _stored_mode(image: Image.Image) -> str:
+    """The mode with the depth that the file has: Pillow cuts 16-bit colours to 8 without a word."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return "I;16"
+    raw = _raw_mode(image)
+    if mode in ("RGB", "RGBA", "CMYK") and (";16" in raw or (raw and 16 in getattr(image, "tag_v2", {}).get(258, ()))):
+        return "LA;16" if raw.startswith("LA") else f"{mode};16"
+    if image.format == "PPM" and mode == "I":
+        return "I;16"
+    if image.format == "PPM" and image.tile:  # type: ignore[attr-defined]
+        decoder, _, _, arguments = image.tile[0]  # type: ignore[attr-defined]
+        if decoder in ("ppm", "ppm_plain") and arguments[-1] > 255:  # (mode, largest value)
+            return f"{mode};16"
+    return mode
+
+
+# Pictures.
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the head of a file says. height, width: of the pixels that read_picture gives.
+
+    orientation: 1 to 8, as EXIF counts them: how these pixels must be turned to be seen upright.
+    """
+
+    height: int
+    width: int
+    orientation: int = 1
+
+    @property
+    def as_seen(self) -> tuple[int, int]:
+        """(height, width) of the upright image."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+def probe(source: Source, *, max_pixels: int = MAX_PIXELS) -> Probe:
+    """The size of an image from its head alone. Raises ImageError."""
+    with _named(_name(source)):
+        try:
+            with _opening(source, max_pixels) as image:
+                orientation = image.getexif().get(ORIENTATION, 1)
+                if image.format == "TIFF" or orientation not in range(1, 9):  # Pillow tells the upright size of TIFF files
+                    orientation = 1
+                return Probe(image.height, image.width, orientation)
+        except Image.UnidentifiedImageError:
+            if not _is_tiff(source):
+                raise
+        with ExitStack() as stack:  # as read_picture has it
+            height, width = deep.size_of_tiff(_file(source, stack))
+        return Probe(height, width)
+
+
+def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The one image of a file, with all that Picture holds. source: a path, or a seekable binary file, read from its start.
+
+    The pixels are as they are stored: an orientation in the EXIF data is not applied to them, and the EXIF data is kept
+    byte for byte, so that an orientation is neither lost nor applied twice. TIFF is the exception. Pillow turns its pixels
+    upright; they come like that, and the orientation is taken out of EXIF and XMP. EXIF data of TIFF files is put together
+    from the file's tags, without those that say how its pixels are stored.
+
+    Gray and colours come in 8 or 16 bits, as stored. Palettes become RGB, transparent colours an alpha channel, CMYK and
+    YCbCr RGB; bilevel images are 0 and 255. Conversions that change a colour, and what is not kept, are in `notes`.
+
+    Raises ImageError, which names the file, for: files that are broken, truncated or no images; several frames or pages;
+    more than `max_pixels`; values that 16 bits do not hold (float, 32-bit gray), 10-bit AVIF, LAB and other such modes.
+    """
+    with _named(_name(source)):
+        try:
+            with _opening(source, max_pixels) as image:
+                return _picture(image, source, max_pixels)
+        except Image.UnidentifiedImageError:
+            if not _is_tiff(source):
+                raise
+        return _deep_tiff(source, max_pixels)  # kinds that Pillow does not know, such as 16-bit gray with alpha
+
+
+def picture_of(image: Image.Image) -> Picture:
+    """The picture that a Pillow image holds, converted as by read_picture; the image is left as it is.
+
+    Raises ImageError for what read_picture refuses, for several frames (`image.copy()` has one), and for files that were
+    opened but not yet decoded and hold more than 8 bits per colour, as Pillow gives no way to these.
+    """
+    with _named(str(getattr(image, "filename", "") or "the image")):
+        if _stored_mode(image) in DEEP_COLOUR:
+            raise ImageError("Pillow cuts its 16 bits per channel to 8; give the file itself, not the image that Pillow opened")
+        return _picture(image, None, MAX_PIXELS)
+
+
+def _picture(image: Image.Image, source: Source | None, max_pixels: int) -> Picture:
+    frames = _frames(image)
+    if frames > 1:
+        raise ImageError(f"it has {frames} frames or pages; extract the one to keep")
+    notes: list[str] = []
+    mode, raw_mode = _stored_mode(image), _raw_mode(image)
+    if image.format == "AVIF" and _avif_depth(image) > 8:
+        raise ImageError("an AVIF image of 10 or 12 bits, which Pillow cuts to 8; convert it to 16-bit PNG first (avifdec)")
+    if image.format == "MPO" and getattr(image, "n_frames", 1) > 1:
+        notes.append("the further pictures in this file, such as a depth map, are not kept")
+    if image.format == "TIFF" and source is not None and (mode in DEEP_COLOUR or _is_inverted_gray16(image)):
+        return _deep_tiff(source, max_pixels)
+    if image.format == "PNG" and source is not None and mode in DEEP_COLOUR:
+        return _deep_png(source, image.width, image.height, mode)
+    if image.format == "PNG" and source is not None:
+        with ExitStack() as stack:
+            check_png(_file(source, stack).read())  # Pillow goes to the place of the pixels by itself
+    if mode == "RGB;16" and image.format == "PPM" and source is not None:
+        with ExitStack() as stack:
+            return Picture(deep.read_deep_ppm(_file(source, stack), image), "PPM", mode)
+    metadata = metadata_of(image, notes) if hasattr(image, "tag_v2") else None
+    image.load()
+    metadata = metadata or metadata_of(image, notes)
+    if mode == "CMYK;16":
+        notes.append("its 16-bit CMYK was cut to 8 bits")
+    if "X" in raw_mode and image.format == "TIFF":
+        notes.append("its channels without a meaning are not kept")
+    # Pillow scales gray of 2 and 4 bits up to 8, but not the gray that a PNG file declares to be transparent.
+    key_scale = {"L;2": 85, "L;4": 17}.get(raw_mode, 1) if image.format == "PNG" else 1
+    pixels = pixels_of(image, notes, key_scale=key_scale)
+    if image.mode == "CMYK":
+        metadata = Metadata(exif=metadata.exif, xmp=metadata.xmp)  # the profile describes inks, which are gone
+    return Picture(pixels, image.format or "", mode, metadata, tuple(notes))
+
+
+def _is_tiff(source: Source) -> bool:
+    with ExitStack() as stack:
+        return _file(source, stack).read(4) in (b"II*\0", b"MM\0*")
+
+
+def _file(source: Source, stack: ExitStack) -> BinaryIO:
+    """The file at its start; closed by `stack` if it was opened here."""
+    if isinstance(source, str | os.PathLike):
+        return stack.enter_context(open(source, "rb"))
+    source.seek(0)
+    return source
+
+
+def _deep_tiff(source: Source, max_pixels: int) -> Picture:
+    notes: list[str] = []
+    with ExitStack() as stack:
+        file = _file(source, stack)
+        metadata, orientation = metadata_of_tiff(file, notes)
+        pixels, mode = deep.read_deep_tiff(file, orientation, max_pixels, notes)
+    return Picture(pixels, "TIFF", mode, metadata, tuple(notes))
+
+
+def _deep_png(source: Source, width: int, height: int, mode: str) -> Picture:
+    with ExitStack() as stack:
+        data = _file(source, stack).read()
+    notes: list[str] = []
+    metadata, colour = _beside_the_pixels(data, notes)
+    pixels = deep.read_deep_png(data, width, height)
+    if colour is not None and pixels.shape[2] == 3:
+        pixels = deep.add_transparent_colour(pixels, colour)
+    return Picture(pixels, "PNG", mode, metadata, tuple(notes))
+
+
+def _beside_the_pixels(png: bytes, notes: list[str]) -> tuple[Metadata, tuple[int, int, int] | None]:
+    """Metadata and the transparent colour. Some of it follows the pixels, which Pillow decodes and lets go here."""
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        image.load()
+        return metadata_of(image, notes), image.info.get("transparency")
+
+
+def _is_inverted_gray16(image: Image.Image) -> bool:
+    """Pillow inverts 8-bit gray whose 0 is white, but not 16-bit gray."""
+    return image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(262) == 0
+
+
+def _avif_depth(image: Image.Image) -> int:
+    """8, 10 or 12 bits, from the configuration of the codec in the file's head (AV1-ISOBMFF, section 2.3.3)."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed:
+        return 8
+    position = file.tell()
+    file.seek(0)
+    _, found, configuration = file.read(1 << 20).partition(b"av1C")
+    file.seek(position)
+    flags = configuration[2] if found and len(configuration) > 2 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+# Pixels alone, upright.
 
 
 @dataclass(frozen=True)
@@ -25,46 +294,16 @@ class _Opened:
 
     image: Image.Image
     frames: int
-    bit_depth: int
+    is_cut: bool
 
 
 def _open(path: str | os.PathLike[str]) -> _Opened:
     """Decoded, with the orientation that the file asks for applied to the pixels."""
-    with _opening(path) as image:
-        bit_depth = _stored_bit_depth(image)
-        # Phones write JPEGs with a depth or brightness map as a second picture; the first is the photograph.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    with _named(_name(path)), _opening(path) as image:
+        is_cut = _stored_mode(image).endswith(";16") and not image.mode.startswith("I")
+        frames = _frames(image)
         image.load()
-        return _Opened(ImageOps.exif_transpose(image), frames, bit_depth)
-
-
-@contextmanager
-def _opening(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """The image before its pixels are decoded; whatever Pillow raises meanwhile becomes an ImageError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"{path}: {image.width} x {image.height} pixels is above the limit of {MAX_PIXELS:,}")
-                yield image
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except Exception as error:  # Pillow's decoders raise whatever they please on broken files
-        reason = "not an image Pillow can read" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise ImageError(f"{path}: cannot be read ({reason})") from None
-
-
-def _stored_bit_depth(image: Image.Image) -> int:
-    """16 if the file holds more bits than an 8-bit mode: Pillow cuts 16-bit colours to 8 without a word."""
-    for decoder, _, _, arguments in getattr(image, "tile", []):
-        if image.format in ("PNG", "TIFF") and ";16" in str(arguments):  # the raw mode
-            return 16
-        if decoder in ("ppm", "ppm_plain") and isinstance(arguments, tuple) and arguments[-1] > 255:  # (mode, largest value)
-            return 16
-    return 8
+        return _Opened(ImageOps.exif_transpose(image), frames, is_cut)
 
 
 def read_for_training(path: str | os.PathLike[str], channels: int = 3, bit_depth: int = 8) -> np.ndarray:
@@ -90,11 +329,8 @@ def _as_gray16(image: Image.Image) -> np.ndarray:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) as the image is seen, from its header alone. Raises ImageError."""
-    with _opening(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
-        return (width, height) if turned else (height, width)
+    """(height, width) as the image is seen, from its head alone. Raises ImageError."""
+    return probe(path).as_seen
 
 
 def read_exact(path: str | os.PathLike[str], bit_depth: int = 8) -> np.ndarray:
@@ -113,10 +349,8 @@ def read_exact(path: str | os.PathLike[str], bit_depth: int = 8) -> np.ndarray:
     if image.mode not in EIGHT_BIT_MODES or image.has_transparency_data:
         lost = "its alpha channel or transparent colour" if image.has_transparency_data else "part of its values"
         raise ImageError(f"{path}: of mode {image.mode}, {lost} would be lost; convert it to 8-bit gray or RGB first")
-    if opened.bit_depth > 8:
-        raise ImageError(
-            f"{path}: images with {opened.bit_depth} bits per channel are not supported; convert it to 8-bit RGB first"
-        )
+    if opened.is_cut:
+        raise ImageError(f"{path}: images with 16 bits per channel are not supported; convert it to 8-bit RGB first")
     if image.mode == "1":
         image = image.convert("L")
     return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
