@@ -29,14 +29,15 @@ def test_help_and_info_do_not_import_torch(arguments: list[str]) -> None:
 
 def test_info_on_a_file_needs_neither_torch_nor_numpy(tmp_path: Path) -> None:
     path = tmp_path / "a.vtc"
-    path.write_bytes(pack(Header(bytes(8), 640, 427, 3, 8, 62.5, 0, 0, 0), b"payload."))
+    path.write_bytes(pack(Header(b"hashhash", 640, 427, 3, 8, 62.5, 640, 448, 1, 7), {b"xmp ": b"<x/>"}, [(b"payload.", 0)]))
     probe = (
         PROBE.format(arguments=["info", str(path)])
         .replace('"torch" in', 'not {"torch", "numpy"}.isdisjoint')
         .replace("isdisjoint sys.modules", "isdisjoint(sys.modules)")
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert "62.5" in done.stdout
+    for shown in ("62.5", "PNG", "RGB", "xmp 16"):
+        assert shown in done.stdout
     assert done.stderr.strip() == "False"
 
 

@@ -17,7 +17,7 @@ from vaetools.model import quantiser
 from vaetools.model.config import PRESETS, ModelConfig, preset
 from vaetools.model.distributions import Noise
 from vaetools.model.precision import autocast, has_bfloat16, pick_device
-from vaetools.model.quantiser import Symbols, first_pass, is_lost, prepare_for_inference, second_pass, to_images, to_symbols
+from vaetools.model.quantiser import first_pass, is_lost, prepare_for_inference, second_pass, to_images, to_symbols
 from vaetools.model.vae import VAE, first_pass_mask
 from vaetools.training.data import ImageCache, patch_basis
 
@@ -273,7 +273,6 @@ def test_a_part_that_would_be_lost_is_seen_up_to_the_last_pixel(
     image = photo_batch(60, 1)
     restored = image.clone()
     restored[(..., *spoilt)] = 1 - restored[(..., *spoilt)].round()
-    nothing = Symbols(*(torch.zeros(1, 1, 1, 1) for _ in range(5)))
     for back, lost in ((restored, True), (image, False)):
         monkeypatch.setattr(quantiser, "to_images", lambda *_, back=back, **__: back)
-        assert is_lost(VAE(tiny()), image, nothing, torch.zeros(1), 0, 60, 60) is lost
+        assert is_lost(VAE(tiny()), image, torch.zeros(1, 1, 1, 1), torch.zeros(1)) is lost

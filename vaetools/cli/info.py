@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from ..codec.container import HEADER_BYTES, Header, unpack
+from ..codec.container import BOX, Contents, unpack
 from ..errors import FormatError
+from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
 from . import EXIT_FAILED
 
 
@@ -22,7 +23,7 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
     for path in files:
         try:
             data = path.read_bytes()
-            shown.append(describe(path, len(data), unpack(data)[0]))
+            shown.append(describe(path, len(data), unpack(data)))
         except (FormatError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             click.echo(f"Error: {path}: {reason}", err=True)
@@ -31,26 +32,45 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
         click.echo(json.dumps(shown))
     else:
         for fields in shown:
-            click.echo("\n".join(f"{name.replace('_', ' '):<15} {value}" for name, value in fields.items()) + "\n")
+            click.echo("\n".join(f"{name.replace('_', ' '):<15} {_worded(value)}" for name, value in fields.items()) + "\n")
     if failed:
         sys.exit(EXIT_FAILED)
 
 
-def describe(path: Path, size: int, header: Header) -> dict[str, object]:
-    """Every field of the header, by name."""
+def describe(path: Path, size: int, contents: Contents) -> dict[str, object]:
+    """Every field of the header, by name, and what follows it."""
+    header, front = contents.header, contents.front
     return {
         "file": str(path),
         "format": f"{header.version[0]}.{header.version[1]}",
-        "model": header.model_hash.hex(),
+        "model": "none (lossless)" if header.lossless else header.model_hash.hex(),
         "width": header.width,
         "height": header.height,
         "channels": header.channels,
         "bit_depth": header.bit_depth,
         "quality": header.quality,
+        "tile_width": header.tile_width,
+        "tile_height": header.tile_height,
+        "tiles": header.tiles,
+        "source_format": _named(FORMATS_KNOWN, header.source_format),
+        "source_mode": _named(MODES_KNOWN, header.source_mode),
         "file_bytes": size,
-        "header_bytes": HEADER_BYTES,
-        "payload_bytes": header.payload_length,
+        "header_bytes": header.boxes_start,
+        "box_bytes": {kind.decode("latin-1").strip(): BOX.size + len(data) for kind, data in front.boxes.items()},
+        "payload_bytes": sum(entry.length for entry in front.entries),
         "bits_per_pixel": round(8 * size / header.pixels, 4),
-        "payload_crc32": f"{header.payload_crc:08x}",
-        "symbols_crc32": f"{header.symbols_crc:08x}",
+        "payload_crc32": [f"{entry.payload_crc:08x}" for entry in front.entries],
+        "symbols_crc32": [f"{entry.symbols_crc:08x}" for entry in front.entries],
     }
+
+
+def _named(known: tuple[str, ...], code: int) -> str:
+    return known[code] if code < len(known) else f"number {code}"
+
+
+def _worded(value: object) -> object:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {size}" for name, size in value.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(value[:8]) + f" ... ({len(value)})" * (len(value) > 8)
+    return value

@@ -1,50 +1,51 @@
 """Images to .vtc bytes and back, batched.
 
-compress:    images -> groups of one padded shape -> model.quantiser.to_symbols -> entropy coder -> container
-decompress:  container -> entropy coder <-> model.quantiser.first_pass, second_pass -> to_images
+encode:  pictures -> Encoder (network) -> Coded -> to_bytes (entropy coder, any thread) -> container
+decode:  container -> Decoder (entropy coder and network in turns) -> Restored
 """
 
 from __future__ import annotations
 
+import math
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
+from ..images.picture import Picture
 from ..model import quantiser
-from ..model.precision import autocast, has_bfloat16, pick_device
+from ..model.config import ModelConfig
+from ..model.precision import has_bfloat16, pick_device
 from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
-from .container import Header, Limits, pack, round_quality, unpack
-from .entropy import CoderModels, SymbolDecoder, SymbolEncoder
+from .boxes import alpha_in, levels_in, metadata_in, pixels_in, source_names
+from .coded import Coded
+from .container import Contents, Limits, round_quality, unpack
+from .decoder import DAMAGED, Decoder, Decoding
+from .encoder import Encoder, psnr
+from .rate import Rate
+from .symbols import TileCoder
+from .tensors import to_picture, to_tensor
+from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, TileGrid, tile_sides
 
-BATCH_PIXELS = 8_000_000  # of the padded images that go through the network at once
+E = TypeVar("E", bound=VaetoolsError)
+BATCH_PIXELS = {"cpu": MAX_TILE_PIXELS}  # of the padded images that go through the network at once
+BATCH_PIXELS_ELSEWHERE = 8 * MAX_TILE_PIXELS
+BATCH_SIZE, TILE_SIZE = 64, 1024
+WORST_PSNR = 10.0  # dB; a file that verifies below it holds another image
 
 
 @dataclass(frozen=True)
-class _Item:
-    """One image on its way: its place in the caller's list, its size before padding, its own channels and quality."""
+class Restored:
+    """A picture from a file. `lost`: what of it could not be decoded, in words; it is gray, or opaque, in its place."""
 
-    position: int
-    height: int
-    width: int
-    channels: int
-    quality: float
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Images that went through the network together: z (B, Z, h/4, w/4), residuals and index (B, M, h, w), whole numbers."""
-
-    items: list[_Item]
-    z: np.ndarray
-    residuals: np.ndarray
-    index: np.ndarray
+    picture: Picture
+    lost: tuple[str, ...] = ()
 
 
 class Codec:
@@ -65,9 +66,12 @@ class Codec:
             )
         self.bfloat16 = has_bfloat16(device) if bfloat16 is None else bfloat16
         self.model, self.device, self.limits = model, device, limits
+        self.config: ModelConfig = config
         self.vae = quantiser.prepare_for_inference(model.vae, device, bfloat16=self.bfloat16)
-        self.config = config
-        self.coders = CoderModels(model.tables)
+        self.coder = TileCoder(config, model.tables)
+        self.batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS_ELSEWHERE)
+        self._encoder = Encoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
+        self._decoder = Decoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
         self._others: dict[bytes, Codec] = {}
 
     @classmethod
@@ -89,245 +93,264 @@ class Codec:
     # Compression.
 
     def compress(
-        self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float] = 60.0, batch_size: int = 8
+        self,
+        images: Tensor | Sequence[Tensor | Picture],
+        quality: float | Sequence[float] = 60.0,
+        batch_size: int = BATCH_SIZE,
+        *,
+        rate: Rate | None = None,
+        tile_size: int = TILE_SIZE,
+        preview: bool = False,
     ) -> list[bytes]:
         """One .vtc file per image.
 
-        images: a batch (B, C, H, W) or a list of (C, H, W) of any sizes; integers of the model's bit depth (uint8, or
-        uint16 for 16 bits) or floats in 0..1. Gray images (C = 1) go through a colour model and come back gray.
+        images: a batch (B, C, H, W) or a list of (C, H, W) of any sizes; uint8, uint16, or floats in 0..1, which are rounded
+            to the model's bit depth. C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; alpha is kept exactly. Or
+            pictures, with their metadata.
         quality: 0 (smallest) to 100 (best), one for all or one each, in steps of 0.01.
-        Raises UsageError on a wrong type, shape or range, and ImageError for an image that the model cannot hold: one of
-        which a part would come back worse than as one flat colour.
+        rate: instead of the quality, a target; see Rate. It is missed without a word where it cannot be reached: `encode`
+            tells.
+        tile_size: sides of the tiles of images above 2 * tile_size^2 pixels; a multiple of the model's stride (64 in `photo`).
+        Raises UsageError on a wrong type, shape or range, and ImageError for what the model does not take. An image of which
+        the model would lose a part, and one that it would make larger, is kept as a PNG inside the file.
         """
-        files: list[bytes] = [b""] * len(images)
-        for batch in self._symbols(images, quality, batch_size):
-            for row, item in enumerate(batch.items):
-                z, residuals = batch.z[row], batch.residuals[row]
-                payload = self._encode_symbols(item, z, residuals, batch.index[row])
-                header = Header(
-                    self.model.hash,
-                    item.width,
-                    item.height,
-                    item.channels,
-                    self.config.bit_depth,
-                    item.quality,
-                    payload_length=len(payload),
-                    payload_crc=zlib.crc32(payload),
-                    symbols_crc=_symbols_crc(z, residuals),
-                )
-                files[item.position] = pack(header, payload)
-        return files
-
-    def _symbols(self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float], batch_size: int) -> Iterator[_Batch]:
-        """Run the network over the images, a batch at a time."""
-        _check_batch_size(batch_size)
         prepared = []
         for position, image in enumerate(images):
             with _naming(position, len(images)):
-                prepared.append(self._to_unit_range(image))
-        qualities = self._qualities(quality, len(prepared))
-        items = [_Item(i, image.shape[1], image.shape[2], images[i].shape[0], qualities[i]) for i, image in enumerate(prepared)]
-        for group in self._batches(items, batch_size):
-            heights, widths = (torch.tensor([getattr(item, side) for item in group]) for side in ("height", "width"))
-            q = (torch.tensor([item.quality for item in group]) / 100).to(self.device)
-            padded = [quantiser.pad_to_stride(prepared[item.position][None], self.config.hyper_stride) for item in group]
-            x = torch.cat(padded).to(self.device)
-            x = x.contiguous(memory_format=torch.channels_last)
-            symbols = quantiser.to_symbols(self.vae, x, q, heights, widths, bfloat16=self.bfloat16)
-            for row, item in enumerate(group):
-                if symbols.strained[row] and quantiser.is_lost(
-                    self.vae, x, symbols, q, row, item.height, item.width, bfloat16=self.bfloat16
-                ):
-                    with _naming(item.position, len(images)):
-                        raise ImageError(
-                            "the model cannot hold this image: parts of it would be lost, as it happens to dithering and to "
-                            "stripes one pixel wide; keep it in a lossless format such as PNG"
-                        )
-            yield _Batch(group, _to_int16(symbols.z), _to_int16(symbols.residuals), symbols.index.cpu().numpy())
+                prepared.append(image if isinstance(image, Picture) else to_picture(image, self.config.bit_depth))
+        rates = [rate] * len(prepared) if rate else [Rate("quality", value) for value in _one_each(quality, len(prepared))]
+        return [coded.to_bytes() for coded in self.encode(prepared, rates, batch_size, tile_size=tile_size, preview=preview)]
 
-    def _encode_symbols(self, item: _Item, z: np.ndarray, residuals: np.ndarray, index: np.ndarray) -> bytes:
-        encoder = SymbolEncoder()
-        encoder.put(z.ravel(), _channels_of(z.shape), self.coders.z)
-        for places in self._places(item, residuals.shape):
-            encoder.put(residuals[places], index[places], self.coders.y)
-        return encoder.finish()
+    def encode(
+        self,
+        pictures: Sequence[Picture],
+        rate: Rate | Sequence[Rate] = Rate(),
+        batch_size: int = BATCH_SIZE,
+        *,
+        tile_size: int = TILE_SIZE,
+        preview: bool = False,
+    ) -> list[Coded]:
+        """The network's part of `compress`: the rest, `Coded.to_bytes`, needs no device and may be done in any thread."""
+        _check_batch_size(batch_size)
+        self._check_tile_size(tile_size)
+        for position, picture in enumerate(pictures):
+            with _naming(position, len(pictures)):
+                self._check_picture(picture, tile_size)
+        rates = [rate] * len(pictures) if isinstance(rate, Rate) else list(rate)
+        coded: list[Coded | None] = [None] * len(pictures)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for position, picture in enumerate(pictures):
+            groups.setdefault(self.plan_key(picture.height, picture.width, tile_size), []).append(position)
+        for key, same in groups.items():
+            size = self.batch_limit(key, batch_size)
+            for start in range(0, len(same), size):
+                chosen = same[start : start + size]
+                encodings = [self._encoder.prepare(pictures[i], rates[i], tile_size, preview=preview) for i in chosen]
+                self._encoder.encode(encodings, batch_size)
+                for position, encoding in zip(chosen, encodings, strict=True):
+                    coded[position] = Coded(self.model.hash, self.coder, encoding)
+        return [one for one in coded if one is not None]
 
     def estimate(
-        self, images: Tensor | Sequence[Tensor], quality: float | Sequence[float] = 60.0, batch_size: int = 8
+        self, images: Sequence[Tensor | Picture] | Tensor, quality: float | Sequence[float] = 60.0, batch_size: int = BATCH_SIZE
     ) -> np.ndarray:
         """Bits that an ideal coder would write for each image under the model's tables, (B,), headers left out.
 
         `compress` comes within one percent of it on photographs. Arguments and errors are those of `compress`.
         """
-        bits = np.zeros(len(images))
-        for batch in self._symbols(images, quality, batch_size):
-            for row, item in enumerate(batch.items):
-                bits[item.position] = self.coders.z.code_length(batch.z[row].ravel(), _channels_of(batch.z[row].shape))
-                for places in self._places(item, batch.residuals[row].shape):
-                    bits[item.position] += self.coders.y.code_length(batch.residuals[row][places], batch.index[row][places])
-        return bits
+        pictures = [image if isinstance(image, Picture) else to_picture(image, self.config.bit_depth) for image in images]
+        rates = [Rate("quality", value) for value in _one_each(quality, len(pictures))]
+        return np.array([coded.code_length() for coded in self.encode(pictures, rates, batch_size)])
+
+    def plan_key(self, height: int, width: int, tile_size: int = TILE_SIZE) -> tuple[int, ...]:
+        """Images of equal keys go through the network together; an image of several tiles goes alone."""
+        stride = self.config.hyper_stride
+        sides = tile_sides(width, height, tile_size, stride)
+        if sides[0] >= width and sides[1] >= height:
+            return -(-height // stride), -(-width // stride)
+        return height, width, tile_size
+
+    def batch_limit(self, key: tuple[int, ...], batch_size: int) -> int:
+        """At most `batch_size` images of a key, and as many pixels as the device takes at once, but at least one image."""
+        if len(key) > 2:
+            return 1
+        return max(1, min(batch_size, self.batch_pixels // (key[0] * key[1] * self.config.hyper_stride**2)))
 
     # Decompression.
 
-    def decompress(self, files: Sequence[bytes], batch_size: int = 8) -> list[Tensor]:
-        """The images, (C, H, W) uint8 (uint16 for 16 bits), on the CPU.
+    @overload
+    def decompress(
+        self, files: bytes, batch_size: int = ..., *, region: tuple[int, int, int, int] | None = ..., allow_partial: bool = ...
+    ) -> Tensor: ...
+    @overload
+    def decompress(
+        self,
+        files: Sequence[bytes],
+        batch_size: int = ...,
+        *,
+        region: tuple[int, int, int, int] | None = ...,
+        allow_partial: bool = ...,
+    ) -> list[Tensor]: ...
+    def decompress(
+        self,
+        files: bytes | Sequence[bytes],
+        batch_size: int = BATCH_SIZE,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        allow_partial: bool = False,
+    ) -> Tensor | list[Tensor]:
+        """The images, (C, H, W) uint8 (uint16 for 16 bits), on the CPU: a list, or one if `files` is the bytes of one.
 
+        region: (left, top, width, height) in pixels as stored; only the tiles that it takes are decoded.
+        allow_partial: what is damaged is gray (or opaque) instead of an error, if the file's header and a tile are good; `decode`
+            tells what was lost.
         Raises FormatError, of the kind that errors.py tells, on the first file that cannot be decoded; its message
-        starts with the file's place in the list if there are several.
+        starts with the file's place in the list if there are several. UsageError if the region is not in an image.
         """
+        one = isinstance(files, bytes | bytearray | memoryview)
+        restored = self.decode([bytes(files)] if one else files, batch_size, region=region, allow_partial=allow_partial)  # type: ignore[arg-type]
+        images = [to_tensor(each.picture.pixels) for each in restored]
+        return images[0] if one else images
+
+    def decode(
+        self,
+        files: Sequence[bytes],
+        batch_size: int = BATCH_SIZE,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        allow_partial: bool = False,
+    ) -> list[Restored]:
+        """As `decompress`, with all that the files hold beside the pixels."""
         _check_batch_size(batch_size)
-        if isinstance(files, bytes | bytearray | memoryview):
-            raise UsageError("expected a list of the bytes of files, got those of one: put it in a list")
-        images: list[Tensor | None] = [None] * len(files)
-        jobs: dict[bytes, dict[_Item, tuple[Header, bytes]]] = {}
+        places: dict[Decoding, int] = {}
+        jobs: dict[bytes, list[Decoding]] = {}
+        pixels: list[np.ndarray | None] = [None] * len(files)
+        contents: list[Contents] = []
+        regions: list[Rect] = []
+        lost: list[tuple[str, ...]] = [()] * len(files)
         for position, data in enumerate(files):
             with _naming(position, len(files)):
-                header, payload = unpack(data, self.limits)
-                codec = self._codec_for(header)
-                if (header.bit_depth, header.channels) not in codec._formats():
-                    raise FormatError(
-                        f"{header.channels} channels of {header.bit_depth} bits is not what the model {codec.config.name} codes"
-                    )
-            item = _Item(position, header.height, header.width, header.channels, header.quality)
-            jobs.setdefault(header.model_hash, {})[item] = header, payload
-        for job in jobs.values():
-            codec = self._codec_for(next(iter(job.values()))[0])
-            for group in codec._batches(list(job), batch_size):
-                decoded = codec._decode_group(group, [job[item] for item in group], len(files))
-                for item, image in zip(group, decoded, strict=True):
-                    images[item.position] = image
-        return [image for image in images if image is not None]
+                one = unpack(data, self.limits, allow_partial=allow_partial)
+                header, boxes = one.header, one.front.boxes
+                contents.append(one)
+                regions.append(_region(region, header.width, header.height))
+                levels = levels_in(header, boxes)
+                if header.lossless:
+                    rows, columns = regions[-1].slices
+                    pixels[position] = pixels_in(header, boxes)[rows, columns]
+                    continue
+                codec = self._codec_for(header.model_hash)
+                if header.channels > codec.config.image_channels:
+                    raise FormatError(f"{header.channels} channels are not what the model {codec.config.name} codes")
+                alpha, reason = _alpha(one, regions[-1], allow_partial=allow_partial)
+                job = codec._decoder.prepare(one, regions[-1], levels, alpha)
+                lost[position] = reason
+            places[job] = position
+            jobs.setdefault(header.model_hash, []).append(job)
 
-    def _decode_group(self, group: list[_Item], files: list[tuple[Header, bytes]], count: int) -> list[Tensor]:
-        per_side = self.config.hyper_stride // self.config.latent_stride
-        rows, columns = self.padded_shape(group[0].height, group[0].width)
-        z_shape = (self.config.hyper_channels, rows, columns)
-        y_shape = (self.config.latent_channels, rows * per_side, columns * per_side)
-        decoders, z = [], np.zeros((len(group), *z_shape), np.int16)
-        residuals = np.zeros((len(group), *y_shape), np.int16)
-        for row, (item, (_, payload)) in enumerate(zip(group, files, strict=True)):
-            with _naming(item.position, count):
-                decoders.append(SymbolDecoder(payload))
-                z[row] = decoders[row].get(_channels_of(z_shape), self.coders.z).reshape(z_shape)
-        places = [self._places(item, y_shape) for item in group]
+        def name(job: Decoding, error: FormatError) -> FormatError:
+            return _named(places[job], len(files), error)
 
-        def decode_pass(index: Tensor, number: int) -> None:
-            tables = index.cpu().numpy()
-            for row, item in enumerate(group):
-                coded = places[row][number]
-                with _naming(item.position, count):
-                    residuals[row][coded] = decoders[row].get(tables[row][coded], self.coders.y)
+        for model_hash, same in jobs.items():
+            codec = self._codec_for(model_hash)
+            codec._decoder.decode(same, batch_size, name, allow_partial=allow_partial)
+        for job, position in places.items():
+            pixels[position], job.pixels = job.pixels, None
+            reasons = [f"tile {number}: {reason}" for number, reason in job.lost.items() if str(reason) != DAMAGED]
+            lost[position] = (*reasons, *lost[position])
+        return [_finish(one, array, reasons) for one, array, reasons in zip(contents, pixels, lost, strict=True)]
 
-        with torch.inference_mode(), autocast(self.device, bfloat16=self.bfloat16):
-            first = quantiser.first_pass(self.vae, self._to_device(z))
-            decode_pass(first.index, 0)
-            second = quantiser.second_pass(self.vae, first, self._to_device(residuals))
-            decode_pass(second.index, 1)
-        for row, (item, (header, _)) in enumerate(zip(group, files, strict=True)):
-            with _naming(item.position, count):
-                decoders[row].finish()
-                if _symbols_crc(z[row], residuals[row]) != header.symbols_crc:
-                    raise Desync("the decoded symbols are not those that were encoded; please report this with the file")
-        quality = (torch.tensor([item.quality for item in group]) / 100).to(self.device)
-        x = quantiser.to_images(self.vae, second.mean + self._to_device(residuals), quality, bfloat16=self.bfloat16)
-        return [self._to_pixels(x[row, :, : item.height, : item.width], item.channels) for row, item in enumerate(group)]
+    def check(self, data: bytes, picture: Picture) -> float:
+        """Decode a file again and compare it with the picture that it was made of; the PSNR of the colours, in dB.
 
-    def _codec_for(self, header: Header) -> Codec:
-        if header.model_hash == self.model.hash:
+        Symbols are compared by their checksum; size, depth, alpha and metadata must be equal. Raises FormatError if it cannot
+        be decoded or is of another picture.
+        """
+        restored = self.decode([data])[0].picture
+        if restored.pixels.shape != picture.pixels.shape or restored.bit_depth != picture.bit_depth:
+            raise Desync(f"it decodes to pixels of shape {restored.pixels.shape}, not {picture.pixels.shape}")
+        if picture.alpha is not None and not np.array_equal(restored.alpha, picture.alpha):  # type: ignore[arg-type]
+            raise Desync("its alpha plane is not that of the image")
+        if restored.metadata != picture.metadata:
+            raise Desync("its metadata are not those of the image")
+        error = _mean_squared_error(restored.colour, picture.colour)
+        reached = psnr(error, picture.bit_depth)
+        if reached < WORST_PSNR:
+            raise Desync(f"it decodes to another image ({reached:.1f} dB)")
+        return reached
+
+    def _codec_for(self, model_hash: bytes) -> Codec:
+        if model_hash == self.model.hash:
             return self
-        if header.model_hash not in self._others:
-            path = find_by_hash(header.model_hash)
+        if model_hash not in self._others:
+            path = find_by_hash(model_hash)
             if path is None:
                 raise ModelMissing(
-                    f"it was written with the model {header.model_hash.hex()}, which is not installed: "
+                    f"it was written with the model {model_hash.hex()}, which is not installed: "
                     "put its weights in a folder named by VAETOOLS_MODELS"
                 )
             try:
-                self._others[header.model_hash] = Codec(
-                    load_weights(path), self.device, bfloat16=self.bfloat16, limits=self.limits
-                )
+                self._others[model_hash] = Codec(load_weights(path), self.device, bfloat16=self.bfloat16, limits=self.limits)
             except ModelError as error:
                 raise ModelMissing(f"the model that it was written with cannot be used: {error}") from None
-        return self._others[header.model_hash]
+        return self._others[model_hash]
 
-    # Shapes and values.
+    def _check_picture(self, picture: Picture, tile_size: int) -> None:
+        if picture.colour.shape[2] > self.config.image_channels:
+            raise ImageError(f"the model {self.config.name} takes gray images; this one has colours")
+        if not self.limits.allow(picture.width, picture.height):
+            raise UsageError(self.limits.refusal(picture.width, picture.height))
+        sides = tile_sides(picture.width, picture.height, tile_size, self.config.hyper_stride)
+        tiles = len(TileGrid(picture.width, picture.height, *sides))
+        if tiles > MAX_TILES:
+            raise UsageError(f"tiles of {tile_size} pixels a side would be {tiles:,} in this image: take larger ones")
 
-    def _formats(self) -> set[tuple[int, int]]:
-        """(bit depth, channels) that files of this model have."""
-        return {(self.config.bit_depth, self.config.image_channels), (self.config.bit_depth, 1)}
+    def _check_tile_size(self, tile_size: int) -> None:
+        stride = self.config.hyper_stride
+        if tile_size % stride or not stride <= tile_size <= TILE_SIZE:
+            raise UsageError(f"the tile size must be a multiple of {stride} from {stride} to {TILE_SIZE}, not {tile_size}")
 
-    def _to_unit_range(self, image: Tensor) -> Tensor:
-        """(model's channels, H, W) float32 in 0..1, on the image's device."""
-        if (
-            not isinstance(image, Tensor)
-            or image.ndim != 3
-            or image.shape[0] not in {c for _, c in self._formats()}
-            or not image.numel()
-        ):
-            got = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            wanted = " or ".join(f"({c}, H, W)" for c in sorted({c for _, c in self._formats()}, reverse=True))
-            raise UsageError(f"expected a tensor of shape {wanted}, got {got}")
-        if not self.limits.allow(image.shape[2], image.shape[1]):
-            raise UsageError(self.limits.refusal(image.shape[2], image.shape[1]))
-        if image.is_floating_point():
-            if not bool(((image >= 0) & (image <= 1)).all()):
-                raise UsageError("float values must be within 0..1")
-            x = image.float()
-        elif image.dtype == self._dtype():
-            x = image.to(torch.int32).float() / (2**self.config.bit_depth - 1)
-        else:
-            raise UsageError(f"expected uint{self.config.bit_depth} or floats in 0..1, got {image.dtype}")
-        return x.expand(self.config.image_channels, -1, -1)
 
-    def _to_pixels(self, x: Tensor, channels: int) -> Tensor:
-        """(C, H, W) around 0..1 -> (channels, H, W) whole numbers of the model's depth, on the CPU."""
-        if channels < x.shape[0]:
-            x = x.mean(0, keepdim=True)
-        whole = x.float().clamp(0, 1).mul(2**self.config.bit_depth - 1).round().to(torch.int32).cpu()
-        return whole.to(self._dtype()).contiguous()
+def _alpha(contents: Contents, region: Rect, *, allow_partial: bool) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The region of the alpha plane, if there is one, and what was lost of it."""
+    try:
+        alpha = alpha_in(contents.header, contents.front.boxes)
+    except FormatError as error:
+        if not allow_partial:
+            raise
+        return None, (str(error),)
+    return (None if alpha is None else alpha[region.slices]), ()
 
-    def _dtype(self) -> torch.dtype:
-        return torch.uint8 if self.config.bit_depth == 8 else torch.uint16
 
-    def _to_device(self, symbols: np.ndarray) -> Tensor:
-        return torch.from_numpy(symbols).to(self.device).float().contiguous(memory_format=torch.channels_last)
+def _finish(contents: Contents, pixels: np.ndarray | None, lost: tuple[str, ...]) -> Restored:
+    assert pixels is not None
+    metadata = metadata_in(contents.front.boxes)
+    return Restored(Picture(pixels, *source_names(contents.header), metadata), (*contents.front.damage, *lost))
 
-    def _places(self, item: _Item, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Boolean maps (M, h, w) of the latents that the first and the second pass code."""
-        first, second = quantiser.coded_places(self.vae, shape, item.height, item.width)
-        return first.numpy(), second.numpy()
 
-    def padded_shape(self, height: int, width: int) -> tuple[int, int]:
-        """(rows, columns) of hyper-latents: images of one such shape can share a batch."""
-        return -(-height // self.config.hyper_stride), -(-width // self.config.hyper_stride)
+def _region(region: tuple[int, int, int, int] | None, width: int, height: int) -> Rect:
+    whole = Rect(0, 0, height, width)
+    if region is None:
+        return whole
+    left, top, region_width, region_height = region
+    rect = Rect(top, left, top + region_height, left + region_width)
+    if not rect or rect.within(whole) != rect:
+        raise UsageError(f"the region {region} (left, top, width, height) is not in the image of {width} x {height} pixels")
+    return rect
 
-    def batch_limit(self, shape: tuple[int, int], batch_size: int) -> int:
-        """At most `batch_size` images of a padded shape, and BATCH_PIXELS pixels, but at least one image."""
-        return max(1, min(batch_size, BATCH_PIXELS // (shape[0] * shape[1] * self.config.hyper_stride**2)))
 
-    def _batches(self, items: list[_Item], batch_size: int) -> Iterator[list[_Item]]:
-        """Groups of one padded shape."""
-        shapes: dict[tuple[int, int], list[_Item]] = {}
-        for item in items:
-            shapes.setdefault(self.padded_shape(item.height, item.width), []).append(item)
-        for shape, same in shapes.items():
-            size = self.batch_limit(shape, batch_size)
-            for start in range(0, len(same), size):
-                yield same[start : start + size]
+def _mean_squared_error(a: np.ndarray, b: np.ndarray) -> float:
+    """Row by row: large images are compared without a copy of them in floats."""
+    rows = max(1, 1_000_000 // a[0].size)
+    parts = (a[top : top + rows].astype(np.float64) - b[top : top + rows] for top in range(0, len(a), rows))
+    return sum(float((part**2).sum()) for part in parts) / a.size
 
-    def _qualities(self, quality: float | Sequence[float], count: int) -> list[float]:
-        values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
-        if len(values) != count:
-            raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
-        for value in values:
-            self.check_quality(value)
-        return [round_quality(value) for value in values]
 
-    @staticmethod
-    def check_quality(quality: float) -> None:
-        """Raises UsageError outside 0..100."""
-        if not 0 <= quality <= 100:
-            raise UsageError(f"quality must be from 0 to 100, not {quality}")
+def _one_each(quality: float | Sequence[float], count: int) -> list[float]:
+    values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
+    if len(values) != count:
+        raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
+    return [round_quality(value) if math.isfinite(value) else value for value in values]
 
 
 def _check_batch_size(batch_size: int) -> None:
@@ -335,25 +358,16 @@ def _check_batch_size(batch_size: int) -> None:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
 
 
-def _to_int16(symbols: Tensor) -> np.ndarray:
-    return symbols.to(torch.int16).cpu().numpy()
-
-
-def _channels_of(shape: Sequence[int]) -> np.ndarray:
-    """The channel of each element of a (C, h, w) array, flattened."""
-    return np.repeat(np.arange(shape[0]), shape[1] * shape[2])
-
-
-def _symbols_crc(z: np.ndarray, residuals: np.ndarray) -> int:
-    return zlib.crc32(residuals.astype("<i2").tobytes(), zlib.crc32(z.astype("<i2").tobytes()))
+def _named(position: int, count: int, error: E) -> E:
+    """Put the place in the list before the message of an error, if there are several images or files."""
+    if count > 1:
+        error.args = (f"number {position}: {error}",)
+    return error
 
 
 @contextmanager
 def _naming(position: int, count: int) -> Iterator[None]:
-    """Put the place in the list before the message of a vaetools error, if there are several images or files."""
     try:
         yield
     except VaetoolsError as error:
-        if count > 1:
-            error.args = (f"number {position}: {error}",)
-        raise
+        raise _named(position, count, error) from error.__cause__

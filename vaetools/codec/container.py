@@ -1,38 +1,43 @@
-"""The .vtc file: a header that says everything, then one entropy-coded payload. Little-endian throughout.
+"""The .vtc file, format 1.0, as FORMAT.md has it byte by byte. Little-endian throughout.
 
-    offset  bytes  field
-    0       8      magic: 89 56 54 43 0D 0A 1A 0A ("VTC"; the rest exposes text-mode transfers, as in PNG)
-    8       1      major version
-    9       1      minor version; before 1.0, a decoder reads its own version only
-    10      2      length n of the fields
-    12      n      fields, see FIELDS
-    12+n    4      CRC-32 of all bytes before
-    16+n    ...    payload, as long as its field says
+    prefix | fields | CRC-32 | tile table | CRC-32 | boxes | payload of tile 0 | payload of tile 1 | ...
 
-Nothing here needs torch or a model: sizes are checked against the bytes at hand and the limits before they are used.
+Nothing here needs torch or a model: sizes are checked against the bytes at hand, the limits and each other before they are
+used, and nothing is allocated that is larger than the file.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import Corrupt, LimitExceeded, NotThisFormat, Truncated, UnsupportedVersion
+from ..errors import Corrupt, FormatError, LimitExceeded, NotThisFormat, Truncated, UnsupportedVersion
+from .tiles import MAX_TILE_PIXELS, MAX_TILES, TileGrid
 
 MAGIC = b"\x89VTC\r\n\x1a\n"
-VERSION = (0, 1)
-PREFIX = struct.Struct("<8sBBH")
-# model hash, width, height, channels, bit depth, quality in 1/100, payload bytes, payload CRC-32, symbols CRC-32
-FIELDS = struct.Struct("<8sIIBBHIII")
+VERSION = (1, 0)
+PREFIX = struct.Struct("<8sBBH")  # magic, major, minor, length of the fields
+# model hash, width, height, channels, bit depth, quality in 1/100, tile width and height in 1/8, source format, source mode,
+# length of the boxes
+FIELDS = struct.Struct("<8sIIBBHHHBBI")
 CHECKSUM = struct.Struct("<I")
-HEADER_BYTES = PREFIX.size + FIELDS.size + CHECKSUM.size
-QUALITY_UNIT = 100
+TILE = struct.Struct("<III")  # payload bytes, payload CRC-32, symbols CRC-32
+BOX = struct.Struct("<4sII")  # type, length, CRC-32 of type and content
+HEADER_BYTES = PREFIX.size + FIELDS.size + CHECKSUM.size  # as this version writes it
+HEADER_ROOM = 1024  # bytes from the start of a file that hold the header of any version 1.x
+QUALITY_UNIT, TILE_UNIT = 100, 8
+NO_MODEL = bytes(8)  # the pixels are in a box
+
+ICC, EXIF, XMP, PREVIEW = b"iccp", b"exif", b"xmp ", b"prev"  # a decoder may do without
+ALPHA, RANGE, PIXELS = b"ALPH", b"RANG", b"PIXL"  # a decoder must know what begins with a capital letter
+CRITICAL = frozenset((ALPHA, RANGE, PIXELS))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps on what a file may ask for. `max_pixels` bounds memory: decoding takes up to 200 bytes a pixel."""
+    """Caps on what a file may ask for: pixels of the image, and of one of its sides."""
 
     max_pixels: int = 100_000_000
     max_side: int = 65_535
@@ -46,7 +51,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Header:
-    """`width`, `height` in pixels; `quality` 0..100; `symbols_crc` is that of the decoded whole numbers."""
+    """`width`, `height` and tile sides in pixels; `channels` of colour, 1 or 3; `quality` 0..100.
+
+    `source_format` and `source_mode` are places in images.sources.FORMATS_KNOWN and MODES_KNOWN.
+    """
 
     model_hash: bytes
     width: int
@@ -54,14 +62,68 @@ class Header:
     channels: int
     bit_depth: int
     quality: float
-    payload_length: int
-    payload_crc: int
-    symbols_crc: int
+    tile_width: int
+    tile_height: int
+    source_format: int = 0
+    source_mode: int = 0
+    boxes_length: int = 0
+    length: int = HEADER_BYTES
     version: tuple[int, int] = VERSION
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the pixels are in a box, coded without any model."""
+        return self.model_hash == NO_MODEL
+
+    @property
+    def grid(self) -> TileGrid:
+        return TileGrid(self.width, self.height, self.tile_width, self.tile_height)
+
+    @property
+    def tiles(self) -> int:
+        return 0 if self.lossless else len(self.grid)
+
+    @property
+    def boxes_start(self) -> int:
+        return self.length + self.tiles * TILE.size + CHECKSUM.size
+
+    @property
+    def payload_start(self) -> int:
+        """Everything but the payloads of the tiles stands before this offset."""
+        return self.boxes_start + self.boxes_length
+
+
+@dataclass(frozen=True)
+class TileEntry:
+    length: int
+    payload_crc: int
+    symbols_crc: int
+
+
+@dataclass(frozen=True)
+class Front:
+    """A file without its payloads. `damage` tells in words what was left out, where that was asked for."""
+
+    header: Header
+    entries: tuple[TileEntry, ...]
+    boxes: Mapping[bytes, bytes]
+    damage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A whole file; a payload is None where it is damaged and that was allowed."""
+
+    front: Front
+    payloads: tuple[bytes | None, ...]
+
+    @property
+    def header(self) -> Header:
+        return self.front.header
 
 
 def round_quality(quality: float) -> float:
@@ -69,7 +131,14 @@ def round_quality(quality: float) -> float:
     return round(quality * QUALITY_UNIT) / QUALITY_UNIT
 
 
-def pack(header: Header, payload: bytes) -> bytes:
+def overhead(boxes: Mapping[bytes, bytes], tiles: int) -> int:
+    """Bytes of a file beside the payloads of its tiles."""
+    return HEADER_BYTES + tiles * TILE.size + CHECKSUM.size + sum(BOX.size + len(data) for data in boxes.values())
+
+
+def pack(header: Header, boxes: Mapping[bytes, bytes], tiles: Sequence[tuple[bytes, int]]) -> bytes:
+    """tiles: (payload, CRC-32 of the symbols) of each, row by row. The header's lengths are filled in here."""
+    box_area = b"".join(BOX.pack(kind, len(data), zlib.crc32(kind + data)) + data for kind, data in boxes.items())
     fields = FIELDS.pack(
         header.model_hash,
         header.width,
@@ -77,16 +146,25 @@ def pack(header: Header, payload: bytes) -> bytes:
         header.channels,
         header.bit_depth,
         round(header.quality * QUALITY_UNIT),
-        len(payload),
-        zlib.crc32(payload),
-        header.symbols_crc,
+        header.tile_width // TILE_UNIT,
+        header.tile_height // TILE_UNIT,
+        header.source_format,
+        header.source_mode,
+        len(box_area),
     )
     head = PREFIX.pack(MAGIC, *VERSION, len(fields)) + fields
-    return head + CHECKSUM.pack(zlib.crc32(head)) + payload
+    table = b"".join(TILE.pack(len(payload), zlib.crc32(payload), symbols_crc) for payload, symbols_crc in tiles)
+    return b"".join(
+        (
+            *(part + CHECKSUM.pack(zlib.crc32(part)) for part in (head, table)),
+            box_area,
+            *(payload for payload, _ in tiles),
+        )
+    )
 
 
 def read_header(data: bytes, limits: Limits = Limits()) -> tuple[Header, int]:
-    """The header and the offset of the payload, which need not be there yet.
+    """The header, and the offset at which it ends; what follows need not be there yet.
 
     Raises NotThisFormat, UnsupportedVersion, Truncated, Corrupt or LimitExceeded.
     """
@@ -99,20 +177,33 @@ def read_header(data: bytes, limits: Limits = Limits()) -> tuple[Header, int]:
     if len(data) < PREFIX.size:
         raise Truncated(f"the file ends after {len(data)} bytes, inside the header")
     _, major, minor, length = PREFIX.unpack_from(data)
+    if major != VERSION[0]:
+        raise UnsupportedVersion(f"the file is of format {major}.{minor}; this vaetools reads {VERSION[0]}.x")
     end = PREFIX.size + length
-    if (major, minor) != VERSION:  # until 1.0, versions promise each other nothing
-        raise UnsupportedVersion(f"the file is of format {major}.{minor}; this vaetools reads {VERSION[0]}.{VERSION[1]}")
-    if length != FIELDS.size:
-        raise Corrupt(f"a header of {length} bytes where format {major}.{minor} has {FIELDS.size}")
+    # Later minor versions may add fields at the end.
+    if length < FIELDS.size or end + CHECKSUM.size > HEADER_ROOM or (minor == VERSION[1] and length != FIELDS.size):
+        raise Corrupt(f"a header with {length} bytes of fields where format {major}.{minor} has {FIELDS.size}")
     if len(data) < end + CHECKSUM.size:
         raise Truncated(f"the file ends after {len(data)} bytes, inside the header")
     if CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
         raise Corrupt("the checksum of the header does not match")
-    model, width, height, channels, depth, quality, payload_length, payload_crc, symbols_crc = FIELDS.unpack_from(
+    model, width, height, channels, depth, quality, tile_width, tile_height, source, mode, boxes = FIELDS.unpack_from(
         data, PREFIX.size
     )
     header = Header(
-        model, width, height, channels, depth, quality / QUALITY_UNIT, payload_length, payload_crc, symbols_crc, (major, minor)
+        model,
+        width,
+        height,
+        channels,
+        depth,
+        quality / QUALITY_UNIT,
+        tile_width * TILE_UNIT,
+        tile_height * TILE_UNIT,
+        source,
+        mode,
+        boxes,
+        end + CHECKSUM.size,
+        (major, minor),
     )
     if not width or not height or channels not in (1, 3) or depth not in (8, 16) or quality > 100 * QUALITY_UNIT:
         raise Corrupt(
@@ -120,18 +211,121 @@ def read_header(data: bytes, limits: Limits = Limits()) -> tuple[Header, int]:
         )
     if not limits.allow(width, height):
         raise LimitExceeded(limits.refusal(width, height))
-    return header, end + CHECKSUM.size
+    if not header.lossless and not 0 < header.tile_width * header.tile_height <= MAX_TILE_PIXELS:
+        raise Corrupt(f"impossible header: tiles of {header.tile_width} x {header.tile_height} pixels")
+    if header.tiles > MAX_TILES:
+        raise Corrupt(f"impossible header: {header.tiles:,} tiles")
+    return header, header.length
 
 
-def unpack(data: bytes, limits: Limits = Limits()) -> tuple[Header, bytes]:
-    """The header and the payload, both checked against their checksums. Raises FormatError of some kind."""
-    header, start = read_header(data, limits)
-    missing = start + header.payload_length - len(data)
-    if missing > 0:
-        raise Truncated(f"the last {missing:,} of {header.payload_length:,} payload bytes are missing")
-    if missing < 0:
-        raise Corrupt(f"{-missing:,} bytes follow the end of the payload")
-    payload = bytes(data[start:])
-    if zlib.crc32(payload) != header.payload_crc:
-        raise Corrupt("the checksum of the payload does not match")
-    return header, payload
+def read_front(data: bytes, limits: Limits = Limits(), *, allow_partial: bool = False) -> Front:
+    """Everything before the payloads, which need not be there; `header.payload_start` tells how much that is.
+
+    Raises FormatError as `read_header` does, and for boxes: Truncated, Corrupt, or UnsupportedVersion for one that this
+    version must know and does not. With `allow_partial`, a damaged box is left out.
+    """
+    header, position = read_header(data, limits)
+    end = header.boxes_start
+    if len(data) < end:
+        raise Truncated(f"the file ends after {len(data)} bytes, inside the table of its {header.tiles} tiles")
+    table = data[position : end - CHECKSUM.size]
+    if CHECKSUM.unpack_from(data, end - CHECKSUM.size)[0] != zlib.crc32(table):
+        raise Corrupt("the checksum of the table of tiles does not match")
+    entries = tuple(TileEntry(*values) for values in TILE.iter_unpack(table))
+    boxes: dict[bytes, bytes] = {}
+    damage: list[str] = []
+    position, end = end, header.payload_start
+    while position < end:
+        try:
+            kind, content, position = _read_box(data, position, end)
+            if kind in boxes:
+                raise Corrupt(f"two boxes {_name(kind)}")
+            boxes[kind] = content
+        except _DamagedBox as error:
+            if not allow_partial:
+                raise Corrupt(str(error)) from None
+            damage.append(str(error))
+            position = error.next_position
+        except (Corrupt, Truncated) as error:
+            if not allow_partial:
+                raise
+            damage.append(str(error))
+            break
+    misplaced = boxes.keys() & ({ALPHA, RANGE} if header.lossless else {PIXELS})
+    if misplaced:
+        raise Corrupt(f"a box {_name(min(misplaced))} in a file {'without' if header.lossless else 'with'} a model")
+    return Front(header, entries, boxes, tuple(damage))
+
+
+class _DamagedBox(Corrupt):
+    """A box of which only the content is wrong: the next one can be found."""
+
+    next_position = 0
+
+
+def _read_box(data: bytes, position: int, end: int) -> tuple[bytes, bytes, int]:
+    """Type, content, and where the next box is."""
+    if end - position < BOX.size:
+        raise Corrupt("the boxes end inside one of them")
+    if len(data) < position + BOX.size:
+        raise Truncated(f"the file ends after {len(data)} bytes, inside its boxes")
+    kind, length, checksum = BOX.unpack_from(data, position)
+    start, stop = position + BOX.size, position + BOX.size + length
+    if stop > end:
+        raise Corrupt(f"the box {_name(kind)} is longer than what its file has for boxes")
+    if len(data) < stop:
+        raise Truncated(f"the file ends after {len(data)} bytes, inside the box {_name(kind)}")
+    content = bytes(data[start:stop])
+    if zlib.crc32(kind + content) != checksum:
+        error = _DamagedBox(f"the checksum of the box {_name(kind)} does not match")
+        error.next_position = stop
+        raise error
+    if kind[:1].isupper() and kind not in CRITICAL:
+        raise UnsupportedVersion(f"the file has a box {_name(kind)}, which a newer vaetools reads")
+    return kind, content, stop
+
+
+def _name(kind: bytes) -> str:
+    return kind.decode("latin-1").strip().encode("unicode_escape").decode()
+
+
+def unpack(data: bytes, limits: Limits = Limits(), *, allow_partial: bool = False) -> Contents:
+    """A file, every checksum of it checked. Raises FormatError of some kind.
+
+    With `allow_partial`, damaged or missing payloads and boxes are left out; without a good header and table of tiles,
+    nothing can be.
+    """
+    front = read_front(data, limits, allow_partial=allow_partial)
+    payloads: list[bytes | None] = []
+    damage = list(front.damage)
+    position = front.header.payload_start
+    for number, entry in enumerate(front.entries):
+        payload = bytes(data[position : position + entry.length])
+        position += entry.length
+        try:
+            if len(payload) < entry.length:
+                raise Truncated(
+                    f"{entry.length - len(payload):,} bytes of {_tile(front, number)} are missing at the end of the file"
+                )
+            if zlib.crc32(payload) != entry.payload_crc:
+                raise Corrupt(f"the checksum of {_tile(front, number)} does not match")
+            payloads.append(payload)
+        except FormatError as error:
+            if not allow_partial:
+                raise
+            damage.append(str(error))
+            payloads.append(None)
+    if len(data) > position:
+        if not allow_partial:
+            raise Corrupt(f"{len(data) - position:,} bytes follow the end of the image")
+        damage.append(f"{len(data) - position:,} bytes follow the end of the image")
+    return Contents(Front(front.header, front.entries, front.boxes, tuple(damage)), tuple(payloads))
+
+
+def _tile(front: Front, number: int) -> str:
+    return "the payload" if len(front.entries) == 1 else f"the payload of tile {number} (of {len(front.entries)})"
+
+
+def check_file(data: bytes, limits: Limits = Limits()) -> Header:
+    """Check every checksum, without a model. Raises FormatError."""
+    return unpack(data, limits).header

@@ -99,7 +99,7 @@ class SymbolDecoder:
 
 def _groups(rows: Array, count: int) -> list[tuple[int, int, int]]:
     """(table, start, end) of each table that occurs, in the order of the sorted symbols."""
-    ends = np.cumsum(np.bincount(rows, minlength=count))
-    return [
-        (row, int(start), int(end)) for row, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)) if end > start
-    ]
+    counts = np.bincount(rows, minlength=count)
+    used = np.flatnonzero(counts)
+    ends = np.cumsum(counts[used])
+    return list(zip(used.tolist(), (ends - counts[used]).tolist(), ends.tolist(), strict=True))

@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..codec.folder import SUFFIX, restored_name
 from ..errors import ImageError, UsageError
+from ..folder.job import SUFFIX, restored_name
 from ..images.folder import list_images
-from ..images.read import read_exact
+from ..images.read import read_picture
 from .measure import as_rgb
 from .quality import ms_ssim, psnr
 
@@ -57,7 +58,7 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
             continue
         taken.add(back)
         try:
-            original, counterpart = as_rgb(read_exact(path)), as_rgb(read_exact(back))
+            original, counterpart = _comparable(path), _comparable(back)
             if original.shape != counterpart.shape:
                 raise ImageError(f"{back}: {counterpart.shape} beside an original of {original.shape}")
         except ImageError as error:
@@ -71,6 +72,14 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
     if not pairs:
         raise UsageError(f"{restored}: holds the counterpart of no image in {originals}; the first: {missing[0]}")
     return FolderComparison(tuple(pairs), tuple(missing))
+
+
+def _comparable(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 of the colours as stored; of 16 bits the upper 8. Raises ImageError."""
+    colour = read_picture(path).colour
+    if colour.dtype == np.uint16:
+        colour = (colour >> 8).astype(np.uint8)
+    return as_rgb(colour[:, :, 0] if colour.shape[2] == 1 else colour)
 
 
 def comparison_table(comparison: FolderComparison) -> Table:

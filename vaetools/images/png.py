@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import cv2
@@ -20,7 +20,7 @@ COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of a number of channels
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, of a colour type
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 LEVEL = 4
-BLOCK = 1 << 20  # bytes of rows handled at a time
+BLOCK, BAND = 1 << 20, 1 << 23  # bytes of rows handled at a time; the latter when they are decoded
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # x, y, steps
 
 
@@ -109,17 +109,65 @@ def pixels_from_png(data: bytes, width: int, height: int, channels: int, bit_dep
             raise ValueError(f"a PNG of {header} where {wanted} are expected")
         if not _has_just_its_rows(header, kept):
             raise ValueError("there is more data than rows of pixels")
-        pixels = cv2.imdecode(np.frombuffer(b"".join(kept), np.uint8), cv2.IMREAD_UNCHANGED)
+        if header.interlaced:
+            pixels = _decoded(header, kept[1][16:21], b"".join(piece[8:-4] for piece in kept[2:-1]))
+        else:
+            pixels = _decoded_in_bands(header, kept)
     except (zlib.error, struct.error, cv2.error, OverflowError, MemoryError) as error:
         raise ValueError(f"not a PNG that can be decoded ({error})") from None
+    return pixels[:, :, 0] if channels == 1 else pixels
+
+
+def _decoded_in_bands(header: _Header, kept: list[bytes]) -> np.ndarray:
+    """(H, W, channels) of a PNG whose rows are known to be there, without the second copy of the pixels that OpenCV takes.
+
+    A row may be stored as its difference to the one above: each band begins with the last row of the band before.
+    """
+    pixels = np.empty((header.height, header.width, SAMPLES[header.colour_type]), header.kind)
+    ((_, stride),) = header.passes()
+    top, above = 0, b""
+    for rows in _inflated(kept, max(1, BAND // stride) * stride):
+        count, extra = len(rows) // stride, bool(above)
+        band = _decoded(replace(header, height=count + extra), kept[1][16:21], zlib.compress(above + rows, 0))
+        pixels[top : top + count] = band[extra:]
+        top += count
+        above = b"\0" + pixels[top - 1].astype(header.kind.newbyteorder(">")).tobytes()
+    return pixels
+
+
+def _inflated(kept: list[bytes], size: int) -> Iterator[bytes]:
+    """The rows of a file that has just its rows, `size` bytes at a time."""
+    inflate, band = zlib.decompressobj(), bytearray()
+    for piece in kept[2:-1]:
+        data = piece[8:-4]
+        while data:
+            band += inflate.decompress(data, size - len(band))
+            data = inflate.unconsumed_tail
+            if len(band) == size:
+                yield bytes(band)
+                band.clear()
+    if band:
+        yield bytes(band)
+
+
+def _decoded(header: _Header, kind: bytes, compressed: bytes) -> np.ndarray:
+    """(H, W, channels). kind: the five bytes of the IHDR chunk behind width and height."""
+    file = io.BytesIO()
+    file.write(SIGNATURE)
+    _chunk(file, b"IHDR", struct.pack(">II", header.width, header.height) + kind)
+    for start in range(0, len(compressed), BLOCK):  # OpenCV complains about chunks of more than 8 MB
+        _chunk(file, b"IDAT", compressed[start : start + BLOCK])
+    _chunk(file, b"IEND", b"")
+    pixels = cv2.imdecode(np.frombuffer(file.getbuffer(), np.uint8), cv2.IMREAD_UNCHANGED)
+    channels = SAMPLES[header.colour_type]
     decoded = {1: 1, 3: 3}.get(channels, 4)  # gray with alpha comes back as colours with alpha
-    if pixels is None or pixels.dtype != (np.uint16 if bit_depth == 16 else np.uint8):
+    if pixels is None or pixels.dtype != header.kind:
         raise ValueError("not a PNG that can be decoded")
-    if pixels.shape != ((height, width) if decoded == 1 else (height, width, decoded)):
+    if pixels.shape != (header.height, header.width, decoded)[: 2 if decoded == 1 else 3]:
         raise ValueError("the PNG decoder gave pixels of another shape")
     if channels == 2:
         return np.ascontiguousarray(pixels[:, :, (0, 3)])
-    return pixels if channels == 1 else swap_red_and_blue(pixels)
+    return pixels[:, :, None] if channels == 1 else swap_red_and_blue(pixels)
 
 
 def check_png(data: bytes) -> None:
@@ -145,6 +193,10 @@ class _Header:
     bit_depth: int
     colour_type: int
     interlaced: bool
+
+    @property
+    def kind(self) -> np.dtype[np.uint8 | np.uint16]:
+        return np.dtype(np.uint16 if self.bit_depth == 16 else np.uint8)
 
     def __str__(self) -> str:
         return f"{self.width} x {self.height} pixels of colour type {self.colour_type} and {self.bit_depth} bits"

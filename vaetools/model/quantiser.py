@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .blocks import Depthwise
 from .precision import autocast
 from .scales import IntegerConv
-from .vae import VAE, Prediction, first_pass_mask
+from .vae import VAE, Analysis, Prediction, first_pass_mask
 
 SYMBOL_MAX = 32767
 LOST_BLOCK, LOST_MARGIN = 32, (10 / 255) ** 2
@@ -57,6 +57,11 @@ class Symbols:
     mean: Tensor
     strained: Tensor
 
+    @property
+    def latents(self) -> Tensor:
+        """(B, M, h, w): y as a decoder will know it."""
+        return self.mean + self.residuals
+
 
 def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool) -> VAE:
     """A copy on the device; with `bfloat16`, the weights that run in it are rounded once instead of at each call."""
@@ -91,38 +96,77 @@ def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
     return SecondPass(mean, torch.where(chosen, first.index, refined))
 
 
-def coded_region(vae: VAE, shape: Sequence[int], heights: Tensor, widths: Tensor) -> Tensor:
+def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widths: Tensor) -> Tensor:
     """Boolean (B, 1, h, w): whether a latent covers a pixel of the image, or only padding.
 
     shape: (..., h, w) of the latents; heights, widths: (B,) of the images, in pixels.
     """
-    stride = vae.config.latent_stride
-    rows = torch.arange(shape[-2], device=heights.device) * stride < heights[:, None]
-    columns = torch.arange(shape[-1], device=widths.device) * stride < widths[:, None]
+    rows = torch.arange(shape[-2], device=heights.device) * latent_stride < heights[:, None]
+    columns = torch.arange(shape[-1], device=widths.device) * latent_stride < widths[:, None]
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def coded_places(vae: VAE, shape: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
+def coded_places(latent_stride: int, shape: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
     """Boolean (M, h, w) maps of the latents that the first and the second pass code of one image, on the CPU."""
     first = first_pass_mask(torch.empty(1, *shape, dtype=torch.bool))[0]
-    region = coded_region(vae, shape, torch.tensor([height]), torch.tensor([width]))[0]
+    region = coded_region(latent_stride, shape, torch.tensor([height]), torch.tensor([width]))[0]
     return first & region, ~first & region
 
 
+@dataclass(frozen=True)
+class Crop:
+    """The part of a window that is coded, in positions of hyper-latents."""
+
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    def of(self, x: Tensor, per_side: int = 1) -> Tensor:
+        """Cut out of (B, C, h, w), with `per_side` positions for each of the hyper-latents."""
+        top, left = self.top * per_side, self.left * per_side
+        return x[..., top : top + self.rows * per_side, left : left + self.columns * per_side]
+
+
 @torch.inference_mode()
+def analyse(vae: VAE, images: Tensor, *, bfloat16: bool | None = None) -> Analysis:
+    """What of the encoder's work holds for every quality. images (B, C, H, W) in 0..1, padded to the hyper stride."""
+    with autocast(images.device, bfloat16=bfloat16):
+        return vae.analyse(images)
+
+
+@torch.inference_mode()
+def symbols_at(
+    vae: VAE,
+    analysis: Analysis,
+    quality: Tensor,
+    heights: Tensor,
+    widths: Tensor,
+    *,
+    crop: Crop | None = None,
+    bfloat16: bool | None = None,
+) -> Symbols:
+    """quality (B,) in 0..1. heights, widths (B,): of the images, or of what `crop` leaves of them, before padding."""
+    device = analysis.linear.device
+    with autocast(device, bfloat16=bfloat16):
+        q = vae.encode_at(analysis, quality)
+        y, z = q.y.mean, q.z.mean
+        if crop is not None:
+            y, z = crop.of(y, vae.config.hyper_stride // vae.config.latent_stride), crop.of(z)
+        z = z.float().round().clamp(-127, 127)
+        first = first_pass(vae, z)
+        region = coded_region(vae.config.latent_stride, y.shape, heights.to(device), widths.to(device))
+        residuals = _residuals(y, first.prediction.mean) * first.mask * region
+        second = second_pass(vae, first, residuals)
+        residuals = residuals + _residuals(y, second.mean) * (1 - first.mask) * region
+    return Symbols(z, residuals, second.index, second.mean, q.strained)
+
+
 def to_symbols(
     vae: VAE, images: Tensor, quality: Tensor, heights: Tensor, widths: Tensor, *, bfloat16: bool | None = None
 ) -> Symbols:
     """images (B, C, H, W) in 0..1, padded to the hyper stride; quality (B,) in 0..1; heights, widths (B,) before padding."""
-    with autocast(images.device, bfloat16=bfloat16):
-        q = vae.encode(images, quality)
-        z = q.z.mean.float().round().clamp(-127, 127)
-        first = first_pass(vae, z)
-        region = coded_region(vae, q.y.mean.shape, heights.to(images.device), widths.to(images.device))
-        residuals = _residuals(q.y.mean, first.prediction.mean) * first.mask * region
-        second = second_pass(vae, first, residuals)
-        residuals = residuals + _residuals(q.y.mean, second.mean) * (1 - first.mask) * region
-    return Symbols(z, residuals, second.index, second.mean, q.strained)
+    return symbols_at(vae, analyse(vae, images, bfloat16=bfloat16), quality, heights, widths, bfloat16=bfloat16)
 
 
 def _residuals(y: Tensor, mean: Tensor) -> Tensor:
@@ -137,25 +181,14 @@ def to_images(vae: VAE, latents: Tensor, quality: Tensor, *, bfloat16: bool | No
 
 
 @torch.inference_mode()
-def is_lost(
-    vae: VAE,
-    images: Tensor,
-    symbols: Symbols,
-    quality: Tensor,
-    row: int,
-    height: int,
-    width: int,
-    *,
-    bfloat16: bool | None = None,
-) -> bool:
-    """Whether a part of image `row`, of `height` x `width` before padding, comes back worse than as one flat colour.
+def is_lost(vae: VAE, image: Tensor, latents: Tensor, quality: Tensor, *, bfloat16: bool | None = None) -> bool:
+    """Whether a part of an image comes back worse than as one flat colour, block by block of LOST_BLOCK pixels a side.
 
-    Looked at block by block, of LOST_BLOCK pixels a side; arguments as of to_symbols, and what that gave.
+    image: (1, C, H, W) in 0..1, not padded; latents: (1, M, h, w), what it decodes from; quality (1,).
     """
-    one = slice(row, row + 1)
-    restored = to_images(vae, symbols.mean[one] + symbols.residuals[one], quality[one], bfloat16=bfloat16).clamp(0, 1)
-    image = images[one, :, :height, :width]
+    height, width = image.shape[-2:]
+    restored = to_images(vae, latents, quality, bfloat16=bfloat16).clamp(0, 1)[..., :height, :width]
     blocks = nn.AvgPool2d((min(LOST_BLOCK, height), min(LOST_BLOCK, width)), ceil_mode=True)  # the last ones may be smaller
-    error = blocks((restored[..., :height, :width] - image) ** 2)
+    error = blocks((restored - image) ** 2)
     variance = blocks(image**2) - blocks(image) ** 2
     return bool((error.mean(1) > variance.mean(1) + LOST_MARGIN).any())

@@ -37,6 +37,14 @@ ENCODER_BOUND, MEAN_BOUND, DECODER_BOUND = 4.0, 1024.0, 1.0
 
 
 @dataclass
+class Analysis:
+    """What the encoder computes of a batch before any quality is known: features (B, W, H/8, W/8), linear (B, M, H/16, W/16)."""
+
+    features: Tensor
+    linear: Tensor
+
+
+@dataclass
 class Latents:
     """What the encoder says of a batch: q(y|x) and q(z|x), in quantisation steps of the given qualities.
 
@@ -136,16 +144,23 @@ class VAE(nn.Module):
 
         Raises UsageError if a side of the images is no multiple of `config.hyper_stride`.
         """
-        parameters, strained = self._encode_y(images, quality)
+        return self.encode_at(self.analyse(images), quality)
+
+    def analyse(self, images: Tensor) -> Analysis:
+        """The part of `encode` that does not depend on the quality, and most of its work. Raises UsageError as it does."""
+        self._check_size(*images.shape[-2:])
+        x = images - 0.5
+        return Analysis(self.encoder_outer(x), self.linear_encoder(x).float())
+
+    def encode_at(self, analysis: Analysis, quality: Tensor) -> Latents:
+        """The rest of `encode`."""
+        parameters, strained = self._encode_y(analysis, quality)
         y = self.posterior.from_parameters(parameters)
         return Latents(y, self.encode_hyper(y.mean, quality), strained)
 
-    def _encode_y(self, images: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        self._check_size(*images.shape[-2:])
-        x = images - 0.5
-        parameters = self.encoder_inner(self.encoder_outer(x) * self.gain_encoder(quality)).float()
-        linear = self.linear_encoder(x).float()
-        gain = self.gain_y(quality)
+    def _encode_y(self, analysis: Analysis, quality: Tensor) -> tuple[Tensor, Tensor]:
+        parameters = self.encoder_inner(analysis.features * self.gain_encoder(quality)).float()
+        linear, gain = analysis.linear, self.gain_y(quality)
         answer = parameters[:, : linear.shape[1]]
         strained = answer.detach().abs().amax((1, 2, 3)) > ENCODER_BOUND
         mean = (answer.clamp(-ENCODER_BOUND, ENCODER_BOUND) + linear) * gain

@@ -33,7 +33,7 @@ def calibrate(vae: VAE, cache: ImageCache, seed: int, count: int = IMAGES) -> Pr
         x = pad_to_stride(x, vae.config.hyper_stride)
         q = torch.tensor([quality], dtype=torch.float32, device=device)
         symbols = to_symbols(vae, x, q, torch.tensor([height]), torch.tensor([width]))
-        coded = torch.logical_or(*coded_places(vae, symbols.residuals.shape[1:], height, width)).numpy()
+        coded = torch.logical_or(*coded_places(vae.config.latent_stride, symbols.residuals.shape[1:], height, width)).numpy()
         residuals, table = symbols.residuals[0].cpu().numpy(), symbols.index[0].cpu().numpy()
         y_counts += histogram(table[coded], residuals[coded], LEVELS, Y_REACH)
         z = symbols.z[0].cpu().numpy()

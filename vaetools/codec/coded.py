@@ -1,0 +1,62 @@
+"""A picture after the network: what is left to do is the entropy coder's, in any thread."""
+
+from __future__ import annotations
+
+from ..images.picture import Picture
+from ..images.png import png_bytes
+from .boxes import boxes_of, source_codes
+from .container import NO_MODEL, PIXELS, Header, pack
+from .encoder import Encoding
+from .symbols import TileCoder
+
+# Above so many bits per pixel and channel, a PNG is worth a try. Photographs stay far below at every quality.
+LOSSLESS_FROM = 2.0
+
+
+class Coded:
+    """quality: what was chosen for it. notes: in words, what the caller did not ask for."""
+
+    def __init__(self, model_hash: bytes, coder: TileCoder, encoding: Encoding) -> None:
+        self.model_hash, self.coder, self._encoding = model_hash, coder, encoding
+        self.quality = encoding.quality
+        picture, rate = encoding.picture, encoding.rate
+        shortfall = rate.shortfall(self.quality, encoding.reached, picture.width * picture.height)
+        self.notes: tuple[str, ...] = (shortfall,) if shortfall and not encoding.lost else ()
+        if encoding.lost:
+            self.notes += ("kept lossless as a PNG: the model would lose parts of this image",)
+
+    def code_length(self) -> float:
+        """Bits that an ideal coder would write for the latents."""
+        return sum(self.coder.code_length(tile) for tile in self._encoding.symbols)
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        encoding, picture = self._encoding, self._encoding.picture
+        boxes = encoding.boxes if encoding.boxes is not None else boxes_of(picture, encoding.levels, preview=encoding.preview)
+        if encoding.lost:
+            return self._lossless(picture, boxes, png_bytes(picture.pixels))
+        tiles = [(self.coder.encode(tile), tile.crc) for tile in encoding.symbols]
+        data = pack(self._header(picture), boxes, tiles)
+        if 8 * sum(len(payload) for payload, _ in tiles) > LOSSLESS_FROM * picture.colour.size * picture.bit_depth / 8:
+            lossless = self._lossless(picture, boxes, png_bytes(picture.pixels))
+            if len(lossless) <= len(data):
+                return lossless
+        return data
+
+    def _lossless(self, picture: Picture, boxes: dict[bytes, bytes], png: bytes) -> bytes:
+        kept = {kind: data for kind, data in boxes.items() if kind[:1].islower()}
+        return pack(self._header(picture, lossless=True), {**kept, PIXELS: png}, [])
+
+    def _header(self, picture: Picture, *, lossless: bool = False) -> Header:
+        grid = self._encoding.grid
+        return Header(
+            NO_MODEL if lossless else self.model_hash,
+            picture.width,
+            picture.height,
+            picture.colour.shape[2],
+            picture.bit_depth,
+            100.0 if lossless else self.quality,
+            0 if lossless else grid.tile_width,
+            0 if lossless else grid.tile_height,
+            *source_codes(picture),
+        )

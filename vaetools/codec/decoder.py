@@ -1,0 +1,269 @@
+"""From payloads to pixels.
+
+    payloads --entropy coder <-> quantiser.first_pass, second_pass--> latents of each tile --> canvas of an image
+    canvas --windows, with latents around them--> quantiser.to_images --> pixels
+
+Symbols depend on their own tile alone. Pixels are decoded from latents of neighbouring tiles too, as far as the network sees,
+so that an image cut into tiles looks like one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import Corrupt, FormatError
+from ..model import quantiser
+from ..model.config import ModelConfig
+from ..model.memory import give_back
+from ..model.precision import autocast
+from ..model.vae import VAE
+from .container import Contents, Header
+from .symbols import TileCoder, TileReader
+from .tiles import Rect, TileGrid
+
+LOST = 0.5  # the gray of what could not be decoded, of the range 0..1
+GIVE_UP_PIXELS = 1 << 24  # a file of which so many pixels are lost and none are good is not worth more time
+DAMAGED = "damaged"  # a tile of which unpack has told the reason
+T = TypeVar("T")
+
+
+class Canvas:
+    """The latents of an image, or of the part of it that is wanted, as they come in.
+
+    region: the pixels that are wanted. halo: latents a side that the decoder looks at around those that it is asked for.
+    """
+
+    def __init__(self, config: ModelConfig, grid: TileGrid, region: Rect) -> None:
+        self.config, self.grid, self.region = config, grid, region
+        stride = config.latent_stride
+        self.halo = -(-(config.decoder_blocks[0] * config.patch + config.decoder_blocks[1] * stride) // stride)
+        self.bounds = grid.bounds.over(config.hyper_stride).times(config.hyper_stride // stride)
+        near = region.over(stride).grown(self.halo, self.bounds)
+        self.tiles = tuple(grid.touching(near.times(stride).within(grid.bounds)))
+        areas = [self._area(number) for number in self.tiles]
+        self.origin = Rect(
+            min(a.top for a in areas), min(a.left for a in areas), max(a.bottom for a in areas), max(a.right for a in areas)
+        )
+        self.latents: Tensor | None = None
+
+    def _area(self, number: int) -> Rect:
+        """Of a tile, in latents, with those that cover padding only."""
+        return self.grid[number].over(self.config.hyper_stride).times(self.config.hyper_stride // self.config.latent_stride)
+
+    def put(self, number: int, latents: Tensor) -> None:
+        """(M, h, w) of one tile."""
+        if len(self.tiles) == 1:
+            self.latents = latents
+            return
+        if self.latents is None:
+            self.latents = latents.new_zeros((len(latents), self.origin.height, self.origin.width))
+        self.latents[(..., *self._area(number).moved(self.origin).slices)] = latents
+
+    def windows(self) -> Iterator[tuple[int, Rect, Rect]]:
+        """(tile, its wanted pixels, latents to decode them from), tile by tile."""
+        for number in self.grid.touching(self.region):
+            cell = self.grid[number].within(self.region)
+            yield number, cell, cell.over(self.config.latent_stride).grown(self.halo, self.bounds)
+
+    def cut(self, window: Rect) -> Tensor:
+        assert self.latents is not None
+        return self.latents[(..., *window.moved(self.origin).slices)]
+
+
+@dataclass(eq=False)
+class Decoding:
+    """One file on its way: `pixels` (H, W, C) of the region, once they are there; `lost`: tiles, with the
+    reason; `failed`: how many of them were tried."""
+
+    contents: Contents
+    region: Rect
+    levels: tuple[int, int]
+    alpha: np.ndarray | None
+    canvas: Canvas
+    pixels: np.ndarray | None = None
+    lost: dict[int, FormatError] = field(default_factory=dict)
+    failed: int = 0
+
+    @property
+    def header(self) -> Header:
+        return self.contents.header
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether much was tried and nothing came out."""
+        tile = self.header.tile_width * self.header.tile_height
+        return self.canvas.latents is None and self.failed * tile >= GIVE_UP_PIXELS
+
+    def nothing_left(self) -> FormatError:
+        reasons = [str(reason) for reason in self.lost.values() if str(reason) != DAMAGED] or self.contents.front.damage
+        return Corrupt(f"none of its tiles can be decoded ({reasons[0]})")
+
+    def paint(self, cell: Rect, values: Tensor | float) -> None:
+        """values: (C, h, w) around 0..1 of the cell's pixels, or one gray."""
+        if self.pixels is None:
+            kind = np.uint8 if self.header.bit_depth == 8 else np.uint16
+            channels = self.header.channels + (self.alpha is not None)
+            self.pixels = np.empty((self.region.height, self.region.width, channels), kind)
+            if self.alpha is not None:
+                self.pixels[:, :, -1], self.alpha = self.alpha, None
+        rows, columns = cell.moved(self.region).slices
+        self.pixels[rows, columns, : self.header.channels] = (
+            to_pixels(values, self.header.channels, self.levels)
+            if isinstance(values, Tensor)
+            else round(self.levels[0] + values * (self.levels[1] - self.levels[0]))
+        )
+
+
+def to_pixels(x: Tensor, channels: int, levels: tuple[int, int]) -> np.ndarray:
+    """(C, h, w) around 0..1 -> (h, w, channels) whole numbers between the levels."""
+    if channels < x.shape[0]:
+        x = x.mean(0, keepdim=True)
+    low, high = levels
+    whole = x.float().clamp(0, 1).mul(high - low).add(low).round().permute(1, 2, 0)
+    return (whole.to(torch.uint8) if high <= 255 else whole.to(torch.int32)).cpu().numpy()
+
+
+class Decoder:
+    """Of one model on one device."""
+
+    def __init__(self, vae: VAE, coder: TileCoder, device: torch.device, *, bfloat16: bool, batch_pixels: int) -> None:
+        self.vae, self.coder, self.device = vae, coder, device
+        self.config, self.bfloat16, self.batch_pixels = vae.config, bfloat16, batch_pixels
+
+    def prepare(self, contents: Contents, region: Rect, levels: tuple[int, int], alpha: np.ndarray | None) -> Decoding:
+        """alpha: (h, w) of the region. Raises Corrupt if the tiles do not fit the model."""
+        grid, stride = contents.header.grid, self.config.hyper_stride
+        if grid.tile_width % stride or grid.tile_height % stride:
+            raise Corrupt(
+                f"tiles of {grid.tile_width} x {grid.tile_height} pixels do not fit the model, whose stride is {stride}"
+            )
+        return Decoding(contents, region, levels, alpha, Canvas(self.config, grid, region))
+
+    def decode(
+        self,
+        jobs: Sequence[Decoding],
+        batch_size: int,
+        name: Callable[[Decoding, FormatError], FormatError],
+        *,
+        allow_partial: bool,
+    ) -> None:
+        """Fill in the jobs' pixels. `name` puts into an error which file it is about.
+
+        Raises FormatError at the first tile that cannot be decoded; with `allow_partial`, what is lost is painted gray, and
+        only a file of which nothing is left is an error.
+        """
+        tiles = []
+        large = any(len(job.canvas.tiles) > 1 for job in jobs)
+        for job in jobs:
+            for number in job.canvas.tiles:
+                if job.contents.payloads[number] is None:
+                    job.lost[number] = Corrupt(DAMAGED)
+                else:
+                    tiles.append((job, number))
+        for batch in self._batches(tiles, self._shape_of_tile, self.config.hyper_stride, batch_size):
+            latents, failures = self._decode_tiles(batch)
+            for row, (job, number) in enumerate(batch):
+                if row in failures:
+                    if not allow_partial:
+                        raise name(job, failures.pop(row))
+                    job.lost[number] = failures[row]
+                    job.failed += 1
+                    if job.hopeless:
+                        raise name(job, job.nothing_left())
+                else:
+                    job.canvas.put(number, latents[row])
+            if large:
+                give_back()
+        windows = []
+        for job in jobs:
+            if len(job.lost) == len(job.canvas.tiles):
+                raise name(job, job.nothing_left())
+            for number, cell, window in job.canvas.windows():
+                if number in job.lost:
+                    job.paint(cell, LOST)
+                else:
+                    windows.append((job, cell, window))
+        for group in self._batches(windows, lambda item: (item[2].height, item[2].width), self.config.latent_stride, batch_size):
+            self._paint(group)
+            if large:
+                give_back()
+
+    def _paint(self, group: Sequence[tuple[Decoding, Rect, Rect]]) -> None:
+        latents = torch.stack([job.canvas.cut(window) for job, _, window in group]).contiguous(memory_format=torch.channels_last)
+        quality = (torch.tensor([job.header.quality for job, _, _ in group]) / 100).to(self.device)
+        x = quantiser.to_images(self.vae, latents, quality, bfloat16=self.bfloat16)
+        for row, (job, cell, window) in enumerate(group):
+            job.paint(cell, x[row][(..., *cell.moved(window.times(self.config.latent_stride)).slices)])
+
+    def _shape_of_tile(self, item: tuple[Decoding, int]) -> tuple[int, int]:
+        job, number = item
+        tile = job.header.grid[number]
+        return self.coder.shapes(tile.height, tile.width)[0][1:]
+
+    def _batches(
+        self, items: Iterable[T], shape_of: Callable[[T], tuple[int, int]], stride: int, batch_size: int
+    ) -> Iterator[list[T]]:
+        """Groups of one shape, in positions of `stride` pixels, of at most batch_pixels together."""
+        shapes: dict[tuple[int, int], list[T]] = {}
+        for item in items:
+            shapes.setdefault(shape_of(item), []).append(item)
+        for (rows, columns), same in shapes.items():
+            size = max(1, min(batch_size, self.batch_pixels // (rows * columns * stride**2)))
+            for start in range(0, len(same), size):
+                yield same[start : start + size]
+
+    def _decode_tiles(self, tiles: Sequence[tuple[Decoding, int]]) -> tuple[Tensor, dict[int, FormatError]]:
+        """Latents (B, M, h, w), and what went wrong, by row."""
+        readers: dict[int, TileReader] = {}
+        failures: dict[int, FormatError] = {}
+        areas = [job.header.grid[number] for job, number in tiles]
+        z_shape, y_shape = self.coder.shapes(areas[0].height, areas[0].width)
+        z, residuals = np.zeros((len(tiles), *z_shape), np.int16), np.zeros((len(tiles), *y_shape), np.int16)
+
+        def attempt(row: int, step: Callable[[], None]) -> None:
+            if row not in failures:
+                try:
+                    step()
+                except FormatError as error:
+                    # Without the traceback, which would keep the arrays of every tile that failed.
+                    failures[row] = type(error)(*error.args)
+
+        for row, ((job, number), area) in enumerate(zip(tiles, areas, strict=True)):
+            payload = job.contents.payloads[number]
+            assert payload is not None
+
+            def start(row: int = row, payload: bytes = payload, area: Rect = area) -> None:
+                readers[row] = TileReader(self.coder, payload, area.height, area.width)
+                z[row] = readers[row].z
+
+            attempt(row, start)
+
+        def decode_pass(index: Tensor, number: int) -> None:
+            tables = index.contiguous().cpu().numpy()
+            for row in range(len(tiles)):
+
+                def step(row: int = row) -> None:
+                    readers[row].read_pass(number, tables[row])
+                    residuals[row] = readers[row].residuals
+
+                attempt(row, step)
+
+        with torch.inference_mode(), autocast(self.device, bfloat16=self.bfloat16):
+            first = quantiser.first_pass(self.vae, self._to_device(z))
+            decode_pass(first.index, 0)
+            second = quantiser.second_pass(self.vae, first, self._to_device(residuals))
+            decode_pass(second.index, 1)
+            latents = second.mean + self._to_device(residuals)
+        for row, (job, number) in enumerate(tiles):
+            crc = job.contents.front.entries[number].symbols_crc
+            attempt(row, lambda row=row, crc=crc: readers[row].finish(crc))  # type: ignore[misc]
+        return latents, failures
+
+    def _to_device(self, symbols: np.ndarray) -> Tensor:
+        return torch.from_numpy(symbols).to(self.device).float().contiguous(memory_format=torch.channels_last)
