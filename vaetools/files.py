@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+import re
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+TEMPORARY_NAME = re.compile(r"\.vaetools-\d+-\d+\.tmp")
+BLOCK = 1 << 20  # bytes that are read at a time
 _numbers = itertools.count()
+
+
+def temporary_path(folder: Path) -> Path:
+    """A name in `folder` that no other call gives, in this process or another."""
+    return folder / f".vaetools-{os.getpid()}-{next(_numbers)}.tmp"
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left in `folder` itself. Only safe while no other process writes there."""
+    for name in os.listdir(folder):
+        if TEMPORARY_NAME.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -15,7 +31,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
     The content is on the disk before the name is, so that a power cut cannot leave an empty file under `path`.
     """
-    temporary = path.with_name(f".vaetools-{os.getpid()}-{next(_numbers)}.tmp")
+    temporary = temporary_path(path.parent)
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -29,3 +45,43 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 def replace_bytes(path: Path, data: bytes) -> None:
     """`data` under `path`, all of it or none."""
     replace_file(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """`data` to a new file. Raises OSError, also where there is a file or a link already."""
+    with path.open("xb") as file:
+        file.write(data)
+
+
+def sync_file(path: Path) -> tuple[int, int]:
+    """Have the content of a file on the disk when this returns. Its size in bytes, and its CRC-32."""
+    size = crc32 = 0
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        while block := file.read(BLOCK):
+            size, crc32 = size + len(block), zlib.crc32(block, crc32)
+    return size, crc32
+
+
+def read_from_disk(path: Path) -> bytes:
+    """What the disk holds: not what memory remembers of it, where the system lets itself be told so."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return file.read()
+
+
+def make_names_durable(folders: Iterable[Path]) -> None:
+    """The names of the files in these folders survive a power cut, as their content does already."""
+    for folder in folders:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError:  # on Windows a folder cannot be opened
+            continue
+        try:
+            os.fsync(descriptor)
+        except OSError:  # some network file systems have no such call for a folder
+            pass
+        finally:
+            os.close(descriptor)

@@ -15,6 +15,7 @@ from ..errors import UsageError, VaetoolsError
 COMMANDS = {
     "compress": ("compress", "compress", "Compress a folder of images to .vtc files."),
     "decompress": ("compress", "decompress", "Restore the images of a folder of .vtc files."),
+    "verify": ("verify", "verify", "Check a folder of .vtc files, also against the originals."),
     "info": ("info", "info", "Print what the header of a .vtc file says."),
     "compare": ("evaluate", "compare", "Compare restored images with their originals."),
     "eval": ("evaluate", "evaluate", "Measure rate and distortion beside other codecs."),

@@ -3,23 +3,82 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..codec.container import Limits
-from ..codec.job import ON_EXISTS, Outcome
+from ..folder.ledger import Outcome
+from ..folder.names import RESTORED_FORMATS
+from ..folder.plan import ON_EXISTS, Selection
 from . import EXIT_FAILED
 from .progress import job_progress
 
+if TYPE_CHECKING:
+    from ..codec.rate import Rate
+    from ..folder.job import Forecast
+
 FAILURES_SHOWN = 20
+DEFAULT_QUALITY = 60.0
+UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+
+
+class Size(click.ParamType):
+    """A number of bytes, with a unit or none."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmg]?i?)b?", str(value).strip().lower())
+        if not found or found[2] not in UNITS or float(found[1]) * UNITS[found[2]] < 1:
+            self.fail(f"{value!r} is no size; write bytes such as 40000, 40kB or 1MB (1000s), 200KiB or 1MiB (1024s)", param, ctx)
+        return round(float(found[1]) * UNITS[found[2]])
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """The options that both directions share, as they were given."""
+
+    target: Path
+    model: str
+    device: str
+    batch_size: int
+    on_exists: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    retry_failed: bool
+    dry_run: bool
+    max_megapixels: float
+    as_json: bool
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(max_pixels=int(self.max_megapixels * 1e6))
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(self.on_exists, self.include, self.exclude, self.retry_failed)
+
+    def run(self, job: Callable[..., Outcome], source: Path, *arguments: Any, **options: Any) -> Outcome:
+        """Load the model and do the job."""
+        from ..codec.codec import Codec
+
+        codec = Codec.load(self.model, self.device, limits=self.limits)
+        options |= {"batch_size": self.batch_size, "selection": self.selection}
+        with job_progress() as progress:
+            return job(source, self.target, codec, *arguments, progress=progress, **options)
 
 
 def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that both directions share."""
+    """Take the options of FolderOptions, which the command collects."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout."),
         click.option(
@@ -27,18 +86,23 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.FloatRange(0, min_open=True),
             default=100.0,
             show_default=True,
-            help="Refuse larger images; one takes up to 200 bytes of memory a pixel.",
+            help="Refuse larger images.",
         ),
+        click.option("--dry-run", is_flag=True, help="Only print what would be done; needs no model."),
+        click.option("--retry-failed", is_flag=True, help="Only the files that failed last time."),
+        click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable."),
+        click.option("--include", multiple=True, metavar="GLOB", help="Only files of this path or name; repeatable."),
         click.option(
             "--on-exists",
             type=click.Choice(ON_EXISTS),
             default="skip",
             show_default=True,
-            help="What to do where an output file is there already, whatever is in it.",
+            help="Where an output file is there already: leave it; replace it unless it was made from the same source with the "
+            "same settings; or refuse to start.",
         ),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
         click.option(
-            "--batch", "batch_size", type=click.IntRange(1), default=8, show_default=True, help="Images a batch, at most."
+            "--batch", "batch_size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch, at most."
         ),
         click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run."),
         click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="Folder to write to."),
@@ -50,73 +114,132 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @folder_options
-@click.option("-q", "--quality", type=click.FloatRange(0, 100), default=60.0, show_default=True, help="0 smallest to 100 best.")
-def compress(source: Path, quality: float, **options: Any) -> None:
+@click.option(
+    "-q",
+    "--quality",
+    type=click.FloatRange(0, 100),
+    help=f"0 smallest to 100 best [default: {DEFAULT_QUALITY:g}, without a target].",
+)
+@click.option("--target-bpp", type=click.FloatRange(0, min_open=True), help="Bits per pixel of each file, at most.")
+@click.option("--target-size", type=Size(), help="Bytes of each file, at most: 40kB, 1MB, 200KiB.")
+@click.option("--target-psnr", type=click.FloatRange(0, min_open=True), help="dB of each image, at least.")
+@click.option("--tile-size", type=click.IntRange(1), default=1024, show_default=True, help="Sides of the tiles of large images.")
+@click.option("--preview", is_flag=True, help="Put a small picture into each file, to look at without the model.")
+@click.option("--verify", is_flag=True, help="Decode each file again, and compare, before it gets its name.")
+def compress(
+    source: Path,
+    quality: float | None,
+    target_bpp: float | None,
+    target_size: int | None,
+    target_psnr: float | None,
+    tile_size: int,
+    preview: bool,
+    verify: bool,
+    **given: Any,
+) -> None:
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
 
-    What is kept are the pixel values of 8-bit gray and RGB images, turned as EXIF says. Metadata (EXIF, ICC, XMP) is not
-    kept, so an image with a wide-gamut profile will look different. Images with transparency, with 16 bits, CMYK and
-    animated ones are refused, each with a line in the summary. The same command again goes on where a job was stopped.
+    Colours are what the model compresses. Transparency, colour profile, EXIF and XMP are kept as they are, and the pixels as
+    they are stored: an EXIF orientation stays one. Animated images are refused, each with a line in the summary. The same
+    command again goes on where a job was stopped, even by a power cut.
     """
-    from ..codec.folder import compress_folder
+    from ..folder.job import compress_folder, foresee_compression
 
-    outcome = _run(compress_folder, source, quality=quality, **options)
-    _finish("compressed", outcome, outcome.bytes_out, options["as_json"])
+    rate = _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
+    options = FolderOptions(**given)
+    if options.dry_run:
+        forecast = foresee_compression(
+            source, options.target, rate, tile_size=tile_size, preview=preview, limits=options.limits, selection=options.selection
+        )
+        _print_forecast("compressed", forecast, options.as_json)
+        return
+    outcome = options.run(compress_folder, source, rate, tile_size=tile_size, preview=preview, verify=verify)
+    _finish("compressed", outcome, outcome.bytes_out, options.as_json)
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @folder_options
-def decompress(source: Path, **options: Any) -> None:
-    """Restore every .vtc file below SOURCE, a folder or one file, as a PNG; the tree is kept.
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(RESTORED_FORMATS),
+    default="png",
+    show_default=True,
+    help="What to write; original: what the name says, or PNG.",
+)
+@click.option("--allow-partial", is_flag=True, help="Restore what is left of damaged files, too; they count as failed.")
+def decompress(source: Path, format_name: str, allow_partial: bool, **given: Any) -> None:
+    """Restore every .vtc file below SOURCE, a folder or one file; the tree is kept.
 
     a.png.vtc is restored as a.png, and a.jpg.vtc as a.jpg.png.
     Files name their model by its content: --model is needed only where it is not among the installed ones.
     """
-    from ..codec.folder import decompress_folder
+    from ..folder.job import decompress_folder, foresee_decompression
 
-    outcome = _run(decompress_folder, source, **options)
-    _finish("restored", outcome, outcome.bytes_in, options["as_json"])
+    options = FolderOptions(**given)
+    if options.dry_run:
+        forecast = foresee_decompression(source, options.target, format_name, limits=options.limits, selection=options.selection)
+        _print_forecast("restored", forecast, options.as_json)
+        return
+    outcome = options.run(decompress_folder, source, format_name, allow_partial=allow_partial)
+    _finish("restored", outcome, outcome.bytes_in, options.as_json)
 
 
-def _run(
-    job: Callable[..., Outcome],
-    source: Path,
-    *,
-    target: Path,
-    model: str,
-    device: str,
-    max_megapixels: float,
-    as_json: bool,
-    **rest: Any,
-) -> Outcome:
-    """Load the model and do the job; `rest` are its own options."""
-    from ..codec.codec import Codec
+def _rate(**targets: float | None) -> Rate:
+    from ..codec.rate import Rate
 
-    codec = Codec.load(model, device, limits=Limits(max_pixels=int(max_megapixels * 1e6)))
-    with job_progress() as progress:
-        return job(source, target, codec, progress=progress, **rest)
+    given = {kind: value for kind, value in targets.items() if value is not None}
+    if len(given) > 1:
+        names = [f"--{kind}" if kind == "quality" else f"--target-{kind}" for kind in given]
+        raise click.UsageError(f"{' and '.join(names)} exclude each other: give one of them")
+    return next((Rate(kind, float(value)) for kind, value in given.items()), Rate("quality", DEFAULT_QUALITY))
+
+
+def shown(text: object) -> str:
+    """A path or a message on one line, also where a name holds line breaks or bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def _print_forecast(verb: str, forecast: Forecast, as_json: bool) -> None:
+    """One line per file, and a summary; exit with 1 if a file would fail."""
+    tasks, outcome = forecast.tasks, forecast.outcome
+    todo = sum(task.todo for task in tasks)
+    if as_json:
+        files = [
+            {"source": str(task.source), "target": str(task.target), "todo": task.todo, "state": task.state} for task in tasks
+        ]
+        click.echo(json.dumps({"dry_run": True, "todo": todo, "files": files, **outcome.to_dict()}))
+    else:
+        for task in tasks:
+            click.echo(f"{shown(task.source)} -> {shown(task.target)}" + (f"  ({shown(task.state)})" if task.state else ""))
+        click.echo(f"{todo} images would be {verb}{_beside(outcome, 'would fail')}")
+    _print_left_out(outcome)
+    if outcome.failed:
+        sys.exit(EXIT_FAILED)
+
+
+def _beside(outcome: Outcome, failing: str) -> str:
+    """What is not done, for the summary's line."""
+    parts = [
+        f"{outcome.skipped} there already" * bool(outcome.skipped),
+        f"{len(outcome.failed)} {failing}" * bool(outcome.failed),
+    ]
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _finish(verb: str, outcome: Outcome, compressed_bytes: int, as_json: bool) -> None:
     """Print the summary and, if a file failed, exit with 1."""
     for path, reason in outcome.failed[:FAILURES_SHOWN]:
-        click.echo(f"failed: {path}: {reason}", err=True)
+        click.echo(f"failed: {shown(path)}: {shown(reason)}", err=True)
     if len(outcome.failed) > FAILURES_SHOWN:
-        click.echo(f"failed: {len(outcome.failed) - FAILURES_SHOWN} more", err=True)
-    for path in outcome.linked:
-        click.echo(f"left out: {path}: a link to a folder", err=True)
-    if outcome.others:
-        click.echo(f"left out: {outcome.others} files of other kinds", err=True)
+        more = len(outcome.failed) - FAILURES_SHOWN
+        click.echo(f"failed: {more} more; the manifest in the output folder and --json list them all", err=True)
+    _print_left_out(outcome)
     if as_json:
         click.echo(json.dumps(outcome.to_dict()))
     else:
-        others = [
-            f"{outcome.skipped} there already" * bool(outcome.skipped),
-            f"{len(outcome.failed)} failed" * bool(outcome.failed),
-        ]
-        notes = "".join(f", {note}" for note in others if note)
-        line = f"{outcome.done} images {verb}{notes}"
+        line = f"{outcome.done} images {verb}{_beside(outcome, 'failed')}"
         if outcome.done:
             megapixels = outcome.pixels / 1e6
             line += (
@@ -125,5 +248,27 @@ def _finish(verb: str, outcome: Outcome, compressed_bytes: int, as_json: bool) -
                 f"{outcome.seconds:.1f} s, {megapixels / outcome.seconds:.2f} MP/s"
             )
         click.echo(line)
+        if outcome.verified:
+            click.echo(f"{outcome.verified} decoded again and compared: {outcome.lowest_psnr:.2f} dB at the lowest")
     if outcome.failed:
         sys.exit(EXIT_FAILED)
+
+
+def _print_left_out(outcome: Outcome) -> None:
+    for path in outcome.linked:
+        click.echo(f"left out: {shown(path)}: a link to a folder", err=True)
+    if outcome.own_output:
+        click.echo(f"left out: {shown(outcome.own_output)}: the output folder, which is inside the source", err=True)
+    if outcome.others:
+        click.echo(f"left out: {outcome.others} files of other kinds", err=True)
+    if outcome.filtered:
+        click.echo(f"left out: {outcome.filtered} files by --include and --exclude", err=True)
+    if outcome.stale:
+        click.echo(
+            f"out of date: {outcome.stale} of the files that are there: their sources, the settings or the files themselves were "
+            "changed since; --on-exists overwrite makes them anew",
+            err=True,
+        )
+    kinds = Counter(note.partition(": ")[0] for _, notes in outcome.notes for note in notes)
+    for note, count in kinds.most_common(FAILURES_SHOWN):
+        click.echo(f"note: {count} files: {shown(note)}; the manifest in the output folder tells which", err=True)

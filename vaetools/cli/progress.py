@@ -1,4 +1,7 @@
-"""How far a folder job is: a bar on a terminal, a line now and then elsewhere, always on stderr."""
+"""How far a folder job is: a bar on a terminal, a line now and then elsewhere, always on stderr.
+
+The time that is left is told by the bytes of the files that are left: they are known before the first file is opened.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +13,51 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ..codec.job import JobProgress
+from ..folder.ledger import JobProgress
 
 LINE_SECONDS = 10.0
 
 
 class _Bar:
     def __init__(self, bar: Progress) -> None:
-        self.bar, self.task, self.start_time, self.pixels = bar, TaskID(0), time.monotonic(), 0
+        self.bar, self.task, self.started = bar, TaskID(0), time.monotonic()
+        self.files = self.done = self.pixels = 0
 
-    def start(self, total: int) -> None:
-        self.task = self.bar.add_task("", total=total)
-        self.start_time = time.monotonic()
+    def start(self, files: int, size: int) -> None:
+        self.task = self.bar.add_task("", total=size)
+        self.files, self.started = files, time.monotonic()
 
-    def advance(self, pixels: int) -> None:
-        self.pixels += pixels
-        rate = self.pixels / 1e6 / max(1e-6, time.monotonic() - self.start_time)
-        self.bar.update(self.task, advance=pixels, description=f"{rate:.2f} MP/s")
+    def advance(self, size: int, pixels: int) -> None:
+        self.done, self.pixels = self.done + 1, self.pixels + pixels
+        rate = self.pixels / 1e6 / max(1e-6, time.monotonic() - self.started)
+        self.bar.update(self.task, advance=size, description=f"{self.done:,} of {self.files:,} files, {rate:.2f} MP/s")
 
 
 class _Lines:
     def __init__(self) -> None:
-        self.total = self.pixels = 0
-        self.printed = time.monotonic()
+        self.files = self.done = self.total = self.size = self.pixels = 0
+        self.started = self.printed = time.monotonic()
 
-    def start(self, total: int) -> None:
-        self.total = total
+    def start(self, files: int, size: int) -> None:
+        self.files, self.total = files, size
+        self.started = self.printed = time.monotonic()
 
-    def advance(self, pixels: int) -> None:
-        self.pixels += pixels
-        if time.monotonic() - self.printed > LINE_SECONDS:
-            self.printed = time.monotonic()
-            print(f"{self.pixels / 1e6:.1f} of {self.total / 1e6:.1f} megapixels", file=sys.stderr, flush=True)
+    def advance(self, size: int, pixels: int) -> None:
+        self.done, self.size, self.pixels = self.done + 1, self.size + size, self.pixels + pixels
+        now = time.monotonic()
+        if now - self.printed > LINE_SECONDS:
+            self.printed, taken = now, now - self.started
+            left = taken * (self.total - self.size) / max(1, self.size)
+            rate = self.pixels / 1e6 / taken
+            line = f"{self.done:,} of {self.files:,} files, {rate:.2f} MP/s, about {duration(left)} left"
+            print(line, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 @contextmanager

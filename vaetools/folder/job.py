@@ -2,153 +2,292 @@
 
 The tree is kept: `a/b.png` becomes `a/b.png.vtc`, and that `a/b.png` again; `a/b.jpg` becomes `a/b.jpg.vtc`, and that
 `a/b.jpg.png`. Each name follows from one name alone, whatever else is in the folder.
+
+The output folder holds a manifest (manifest.py), from which the same call goes on after a crash at any moment, to the same
+files byte for byte as without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from ..codec.container import HEADER_ROOM, VERSION, Limits, read_header
+from ..codec.rate import Rate
+from ..errors import VaetoolsError
+from ..files import read_from_disk, remove_temporaries, write_new
+from ..images.folder import SUFFIXES
+from ..images.picture import Picture
+from ..images.read import probe, read_picture
+from ..images.write import save_picture
+from .ledger import JobProgress, Ledger, Outcome, Product, Silent, Task
+from .manifest import Manifest
+from .names import SUFFIX, compressed_name, format_of_name
+from .names import restored_name as restored_name
+from .pipeline import Pipeline
+from .plan import (
+    Selection,
+    check_places,
+    in_batches,
+    list_tasks,
+    make_target,
+    place_refuses,
+    refuse_existing,
+    settle,
+    with_sizes,
+)
+from .sizes import size_of_image
+from .writer import Writer
 
-from ..errors import ImageError, UsageError, VaetoolsError
-from ..files import replace_bytes
-from ..images.folder import SUFFIXES, walk
-from ..images.read import image_size, read_exact
-from ..images.write import write_png
-from .codec import Codec
-from .container import HEADER_BYTES, read_header
-from .job import BatchJob, JobProgress, Outcome, Silent, Task, check_places, make_target, settle_existing
+if TYPE_CHECKING:  # a plan is made without torch
+    from ..codec.codec import Codec, Restored
+    from ..codec.coded import Coded
 
-SUFFIX = ".vtc"
+BATCH_SIZE, TILE_SIZE = 64, 1024
+
+
+@dataclass(frozen=True)
+class _Compressed:
+    """A coded image; `data` and `psnr` if it was decoded again already."""
+
+    coded: Coded
+    notes: tuple[str, ...]
+    data: bytes | None = None
+    psnr: float | None = None
 
 
 def compress_folder(
     source: Path,
     target: Path,
     codec: Codec,
+    rate: Rate = Rate(),
     *,
-    quality: float = 60.0,
-    batch_size: int = 8,
-    on_exists: str = "skip",
+    batch_size: int = BATCH_SIZE,
+    tile_size: int = TILE_SIZE,
+    preview: bool = False,
+    verify: bool = False,
+    selection: Selection = Selection(),
     progress: JobProgress | None = None,
 ) -> Outcome:
     """Compress every image below `source` (or the one image that it is) to `target`.
 
-    Images that this format cannot hold without loss of a channel or of depth are reported as failed; see read_exact.
-    Raises UsageError before anything is written, VaetoolsError if the disk is full.
+    verify: decode every file again, compare it with its image, and read it back from the disk, before it gets its name.
+    Images that cannot be read are reported as failed. Raises UsageError before anything is written, VaetoolsError if
+    nothing more can be written, KeyboardInterrupt with the number of files that are done.
     """
+
+    def read(task: Task) -> Picture:
+        return read_picture(task.source, max_pixels=codec.limits.max_pixels)
+
+    def work(tasks: Sequence[Task], pictures: Sequence[Picture]) -> list[_Compressed | VaetoolsError]:
+        coded = codec.encode(pictures, rate, batch_size, tile_size=tile_size, preview=preview)
+        results: list[_Compressed | VaetoolsError] = []
+        for task, picture, one in zip(tasks, pictures, coded, strict=True):
+            task.height, task.width = picture.height, picture.width  # what it was planned with was a glance at its head
+            result = _Compressed(one, (*picture.notes, *one.notes))
+            try:
+                results.append(_checked(result, picture, codec) if verify and task.todo else result)
+            except VaetoolsError as error:
+                results.append(error)
+        return results
+
+    def finish(task: Task, result: _Compressed, path: Path) -> Product:
+        data = result.coded.to_bytes() if result.data is None else result.data
+        write_new(path, data)
+        if verify and read_from_disk(path) != data:
+            raise VaetoolsError("what the disk gives back is not what was written to it; check the disk")
+        return Product(8 * len(data) / task.pixels, result.coded.quality, result.psnr, result.notes)
+
     check_places(source, target)
-    codec.check_quality(quality)
+    codec.encode([], rate, batch_size, tile_size=tile_size, preview=preview)  # refuses what it would refuse for every image
     outcome = Outcome()
-    root, paths = _listed(source, SUFFIXES, outcome)
-    targets = [target / path.relative_to(root).with_name(path.name + SUFFIX) for path in paths]
-    tasks = settle_existing([Task(*pair) for pair in zip(paths, targets, strict=True)], on_exists, outcome)
-    make_target(target)
-    batches = _plan(tasks, codec, batch_size, outcome, image_size)
-
-    def read(task: Task) -> Tensor:
-        return to_tensor(read_exact(task.source, codec.config.bit_depth))
-
-    def work(tasks: Sequence[Task], images: Sequence[Tensor]) -> list[Callable[[Path], object]]:
-        return [_writer_of_bytes(data) for data in codec.compress(images, quality, batch_size)]
-
-    BatchJob(read, work).run(batches, outcome, progress or Silent())
-    return outcome
+    tasks = list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
+    job = _Job(
+        settings=compress_settings(rate, tile_size, preview=preview, model=codec.model.hash.hex()),
+        limits=codec.limits,
+        size_of=lambda task: size_of_image(task.source),
+        key_of=lambda task: codec.plan_key(task.height, task.width, tile_size),
+        batch_limit=lambda key: codec.batch_limit(key, batch_size),
+    )
+    return job.run(tasks, target, selection, outcome, progress, read, work, finish)
 
 
 def decompress_folder(
     source: Path,
     target: Path,
     codec: Codec,
+    format: str = "png",
     *,
-    batch_size: int = 8,
-    on_exists: str = "skip",
+    batch_size: int = BATCH_SIZE,
+    allow_partial: bool = False,
+    selection: Selection = Selection(),
     progress: JobProgress | None = None,
 ) -> Outcome:
-    """Restore every .vtc file below `source` (or the one that it is) as a PNG below `target`.
+    """Restore every .vtc file below `source` (or the one that it is) below `target`.
 
-    A file that cannot be decoded is reported as failed. Raises UsageError before anything is written, VaetoolsError if
-    the disk is full.
+    format: one of names.RESTORED_FORMATS; "original" is that of the original's name where it can be written, else PNG.
+    allow_partial: restore what is left of damaged files, too; they count as failed.
+    A file that cannot be decoded is reported as failed. Raises as compress_folder does.
     """
-    check_places(source, target)
-    outcome = Outcome()
-    root, paths = _listed(source, frozenset((SUFFIX,)), outcome)
-    tasks: dict[Path, Task] = {}
-    for path in paths:
-        task = Task(path, target / path.relative_to(root).with_name(restored_name(path.name)))
-        if (first := tasks.setdefault(task.target, task)) is not task:
-            reason = f"would be restored as {task.target.name}, like {first.source.name}: restore it alone, to another folder"
-            outcome.fail(path, UsageError(reason))
-    remaining = settle_existing(list(tasks.values()), on_exists, outcome)
-    make_target(target)
-    batches = _plan(remaining, codec, batch_size, outcome, lambda path: _compressed_size(path, codec))
 
     def read(task: Task) -> bytes:
         return task.source.read_bytes()
 
-    def work(tasks: Sequence[Task], files: Sequence[bytes]) -> list[Callable[[Path], object]]:
-        return [_writer_of_image(image) for image in codec.decompress(files, batch_size)]
+    def work(tasks: Sequence[Task], files: Sequence[bytes]) -> list[Restored | VaetoolsError]:
+        return list(codec.decode(files, batch_size, allow_partial=allow_partial))
 
-    BatchJob(read, work).run(batches, outcome, progress or Silent())
-    return outcome
+    def finish(task: Task, restored: Restored, path: Path) -> Product:
+        notes = save_picture(path, restored.picture, format_of_name(task.output))
+        return Product(8 * task.size / task.pixels, notes=(*restored.picture.notes, *notes), lost="; ".join(restored.lost))
 
-
-def restored_name(name: str) -> str:
-    """`b.png.vtc` -> `b.png`, and anything else `NAME.vtc` -> `NAME.png`."""
-    original = name.removesuffix(SUFFIX)
-    return original if original.lower().endswith(".png") else original + ".png"
-
-
-def _listed(source: Path, suffixes: frozenset[str], outcome: Outcome) -> tuple[Path, list[Path]]:
-    """The root that names are relative to, and the files; what is passed over goes into the outcome."""
-    if not source.is_dir():
-        return source.parent, [source]
-    listing = walk(source, suffixes)
-    outcome.others = listing.others
-    outcome.linked = [str(path) for path in listing.linked]
-    for path, reason in listing.unreadable:
-        outcome.fail(path, ImageError(f"the folder cannot be read ({reason})"))
-    return source, listing.images
+    check_places(source, target)
+    outcome = Outcome()
+    tasks = list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
+    job = _Job(
+        settings=decompress_settings(format),
+        limits=codec.limits,
+        size_of=lambda task: _compressed_size(task, codec.limits),
+        key_of=lambda task: codec.plan_key(task.height, task.width),
+        batch_limit=lambda key: codec.batch_limit(key, batch_size),
+    )
+    return job.run(tasks, target, selection, outcome, progress, read, work, finish)
 
 
-def _plan(
-    tasks: Sequence[Task], codec: Codec, batch_size: int, outcome: Outcome, size_of: Callable[[Path], tuple[int, int]]
-) -> list[list[Task]]:
-    """Batches of images of one padded shape, in the order of their first image, from the files' headers alone."""
-    batches: list[list[Task]] = []
-    opened: dict[tuple[int, int], list[Task]] = {}
-    for task in tasks:
-        try:
-            height, width = size_of(task.source)
-            size = task.source.stat().st_size
-        except (VaetoolsError, OSError) as error:
-            outcome.fail(task.source, error)
-            continue
-        shape = codec.padded_shape(height, width)
-        if shape not in opened or len(opened[shape]) >= codec.batch_limit(shape, batch_size):
-            opened[shape] = []
-            batches.append(opened[shape])
-        opened[shape].append(Task(task.source, task.target, size, height * width))
-    return batches
+@dataclass(frozen=True)
+class _Job:
+    """What differs between the directions when a job is planned."""
+
+    settings: str
+    limits: Limits
+    size_of: Callable[[Task], tuple[int, int]]
+    key_of: Callable[[Task], tuple[int, ...]]
+    batch_limit: Callable[[tuple[int, ...]], int]
+
+    def run(
+        self,
+        tasks: list[Task],
+        target: Path,
+        selection: Selection,
+        outcome: Outcome,
+        progress: JobProgress | None,
+        read: Callable[[Task], Any],
+        work: Callable[[Sequence[Task], Sequence[Any]], Sequence[Any]],
+        finish: Callable[[Task, Any, Path], Product],
+    ) -> Outcome:
+        start = time.perf_counter()
+        if selection.on_exists == "error":
+            refuse_existing(tasks)
+        make_target(target)
+        with Manifest.open(target) as manifest:
+            if manifest.locked:
+                remove_temporaries(target)
+            if selection.on_exists == "error":
+                refuse_existing(tasks)  # again, now that nobody else can write them
+            ledger = Ledger(outcome, manifest, self.settings, progress or Silent())
+            tasks = settle(tasks, selection, manifest, self.settings, outcome, ledger.fail)
+            todo = [task for task in tasks if task.todo]
+            ledger.progress.start(len(todo), sum(task.size for task in todo))
+
+            def batches(stop: threading.Event) -> Iterator[list[Task]]:
+                measured = with_sizes(tasks, self.size_of, self.limits, ledger.fail, stop)
+                return in_batches(measured, self.key_of, self.batch_limit)
+
+            try:
+                if todo:
+                    Pipeline(read, work, Writer(target, finish, ledger), ledger.fail).run(batches)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"{outcome.done} files are done; the same command goes on from there") from None
+        outcome.failed.sort()
+        outcome.notes.sort()
+        outcome.seconds = time.perf_counter() - start
+        return outcome
 
 
-def _compressed_size(path: Path, codec: Codec) -> tuple[int, int]:
-    with path.open("rb") as file:
-        header, _ = read_header(file.read(HEADER_BYTES), codec.limits)
+@dataclass(frozen=True)
+class Forecast:
+    """What a job would do: its tasks, and an outcome with what is known beforehand, failures too."""
+
+    tasks: list[Task]
+    outcome: Outcome
+
+
+def foresee_compression(
+    source: Path,
+    target: Path,
+    rate: Rate = Rate(),
+    *,
+    tile_size: int = TILE_SIZE,
+    preview: bool = False,
+    limits: Limits = Limits(),
+    selection: Selection = Selection(),
+) -> Forecast:
+    """What compress_folder would do, from names and headers. Writes nothing, and needs neither torch nor a model."""
+    outcome = Outcome()
+    check_places(source, target)
+    tasks = list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
+    return _foresee(tasks, target, selection, compress_settings(rate, tile_size, preview=preview), outcome, _opened_size, limits)
+
+
+def foresee_decompression(
+    source: Path, target: Path, format: str = "png", *, limits: Limits = Limits(), selection: Selection = Selection()
+) -> Forecast:
+    """As foresee_compression, for decompress_folder."""
+    outcome = Outcome()
+    check_places(source, target)
+    tasks = list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
+    return _foresee(
+        tasks, target, selection, decompress_settings(format), outcome, lambda task: _compressed_size(task, limits), limits
+    )
+
+
+def _foresee(
+    tasks: list[Task],
+    target: Path,
+    selection: Selection,
+    settings: str,
+    outcome: Outcome,
+    size_of: Callable[[Task], tuple[int, int]],
+    limits: Limits,
+) -> Forecast:
+    if selection.on_exists == "error":
+        refuse_existing(tasks)
+
+    def fail(task: Task, error: BaseException | str) -> None:
+        task.todo, task.state = False, f"fails: {outcome.fail(task.source, error)}"
+
+    settle(tasks, selection, Manifest.read(target), settings, outcome, fail)
+    for task in with_sizes([task for task in tasks if task.todo], size_of, limits, fail):
+        if reason := place_refuses(task):
+            fail(task, reason)
+    outcome.failed.sort()
+    return Forecast(tasks, outcome)
+
+
+def compress_settings(rate: Rate, tile_size: int, *, preview: bool, model: str = "") -> str:
+    """All that a compressed file depends on beside its image; without a model, the beginning of that."""
+    words = f"vtc {VERSION[0]}.{VERSION[1]}, {rate.kind} {rate.value!r}, tiles of {tile_size}{', preview' * preview}"
+    return f"{words}, model {model}"
+
+
+def decompress_settings(format: str) -> str:
+    return f"restored as {format}"
+
+
+def _checked(result: _Compressed, picture: Picture, codec: Codec) -> _Compressed:
+    data = result.coded.to_bytes()
+    return _Compressed(result.coded, result.notes, data, codec.check(data, picture))
+
+
+def _opened_size(task: Task) -> tuple[int, int]:
+    found = probe(task.source)
+    return found.height, found.width
+
+
+def _compressed_size(task: Task, limits: Limits) -> tuple[int, int]:
+    with task.source.open("rb") as file:
+        header, _ = read_header(file.read(HEADER_ROOM), limits)
     return header.height, header.width
-
-
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.array(planes, order="C"))  # a copy: Pillow hands out read-only memory
-
-
-def _writer_of_bytes(data: bytes) -> Callable[[Path], object]:
-    return lambda path: replace_bytes(path, data)
-
-
-def _writer_of_image(image: Tensor) -> Callable[[Path], object]:
-    return lambda path: write_png(path, image.numpy())

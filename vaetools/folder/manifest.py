@@ -1,0 +1,235 @@
+"""What a folder job has done: one line of JSON per file, appended to OUTPUT/.vaetools-manifest.jsonl.
+
+The file lies beside the output and not in a folder of its own, which data loaders would take for a class of images. Nothing
+is ever changed in it: the last line about a file holds. A line that says "done" is written before the file gets its final
+name, so it counts only if a file of that size is there; a line that a crash cut short is no line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ..errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing keeps two jobs apart there
+    fcntl = None  # type: ignore[assignment]
+
+MANIFEST = ".vaetools-manifest.jsonl"
+DONE, FAILED = "done", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a job. Paths have `/` between their parts; bytes in them that are no UTF-8 are lone surrogates.
+
+    path: of the source, below the job's source folder. output: of the result, below the output folder.
+    size, mtime_ns: of the source, when it was read. height, width: in pixels; 0 where they are not known.
+    settings: all that the result depends on beside the source, in words.
+    status: DONE or FAILED. output_bytes, crc32 (8 hexadecimal digits), bpp: of the result; 0 and "" if there is none. A
+        failed file has a result if it was restored in part.
+    quality: that it was compressed with. psnr: in dB, inf if nothing was lost; None if it was not verified.
+    ms: milliseconds, its share of the batch's time included. notes: what to know about it. error: why it failed.
+    """
+
+    path: str
+    output: str
+    size: int = 0
+    mtime_ns: int = 0
+    height: int = 0
+    width: int = 0
+    settings: str = ""
+    status: str = DONE
+    output_bytes: int = 0
+    crc32: str = ""
+    bpp: float = 0.0
+    quality: float | None = None
+    psnr: float | None = None
+    ms: float = 0.0
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    def to_line(self) -> bytes:
+        """ASCII, without the end of the line; but for the status, what has its default is left out."""
+        values = {name: getattr(self, name) for name in DEFAULTS}
+        kept = {name: value for name, value in values.items() if value != DEFAULTS[name] or name == "status"}
+        if self.psnr is not None:
+            kept["psnr"] = number_or_inf(self.psnr)
+        return json.dumps(kept).encode("ascii")
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Entry | None:
+        """None for what is no whole entry. Names that a later version may add are left out."""
+        try:
+            values = json.loads(line)
+            psnr = values.get("psnr")
+            values["psnr"] = None if psnr is None else float(psnr)
+            values["notes"] = tuple(str(note) for note in values.get("notes", ()))
+            values["settings"] = sys.intern(values.get("settings", ""))  # the same for all files of a job
+            entry = cls(**{name: value for name, value in values.items() if name in DEFAULTS})
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return None
+        known = all(isinstance(getattr(entry, name), kind) for name, kind in KINDS.items())
+        return entry if known and entry.status in (DONE, FAILED) else None
+
+
+DEFAULTS = {field.name: field.default for field in fields(Entry)}
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "path": str,
+    "output": str,
+    "size": int,
+    "mtime_ns": int,
+    "height": int,
+    "width": int,
+    "settings": str,
+    "output_bytes": int,
+    "crc32": str,
+    "bpp": (int, float),
+    "quality": (int, float, type(None)),
+    "ms": (int, float),
+    "error": str,
+}
+
+
+def number_or_inf(value: float | None) -> float | str | None:
+    """For JSON, which has no word for infinity; float() reads either."""
+    return "inf" if value is not None and math.isinf(value) else value
+
+
+class Manifest:
+    """The last entry about each file of an output folder. `open` to add to it, `read` to look at it.
+
+    >>> with Manifest.open(folder) as manifest:
+    ...     manifest.append([Entry("a.png", "a.png.vtc", output_bytes=812)])
+    >>> Manifest.read(folder).last("a.png", "a.png.vtc").output_bytes
+    812
+    """
+
+    # locked: no other job writes to the folder.
+
+    def __init__(self, folder: Path, descriptor: int | None) -> None:
+        self.path = folder / MANIFEST
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._torn = False
+        self.locked = False
+
+    @classmethod
+    def open(cls, folder: Path) -> Manifest:
+        """For one job alone, from now until `close`; made if it is not there.
+
+        Raises UsageError if another job has it, or it cannot be written.
+        """
+        path = folder / MANIFEST
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            reason = "it is a link" if path.is_symlink() else error.strerror
+            raise UsageError(f"{path}: cannot be written ({reason})") from None
+        try:
+            manifest = cls(folder, descriptor)
+            manifest.locked = _lock(descriptor, folder)
+            manifest._load()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return manifest
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """As it is now, empty if there is none; nothing can be appended. Raises UsageError if it cannot be read."""
+        manifest = cls(folder, None)
+        manifest._load()
+        return manifest
+
+    def _load(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                line = b"\n"
+                for line in file:
+                    entry = Entry.from_line(line)
+                    if entry is not None:
+                        self._take(entry)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read ({error.strerror})") from None
+        self._torn = not line.endswith(b"\n")
+
+    def append(self, entries: Iterable[Entry], *, durable: bool = False) -> None:
+        """From any thread: all of the lines or none, handed to the system, and to the disk if `durable`.
+
+        Raises OSError, such as that of a full disk.
+        """
+        if self._descriptor is None:
+            raise UsageError(f"{self.path}: was opened for reading only")
+        entries = list(entries)
+        with self._lock:
+            lines = b"".join(entry.to_line() + b"\n" for entry in entries)
+            end = os.lseek(self._descriptor, 0, os.SEEK_END)
+            try:
+                _write_all(self._descriptor, b"\n" * self._torn + lines)
+                if durable:
+                    os.fsync(self._descriptor)
+            except BaseException:
+                os.ftruncate(self._descriptor, end)  # half a line would spoil the next one
+                raise
+            self._torn = False
+            for entry in entries:
+                self._take(entry)
+
+    def _take(self, entry: Entry) -> None:
+        self._entries.pop((entry.path, entry.output), None)  # so that the order is that of the last lines
+        self._entries[entry.path, entry.output] = entry
+
+    def last(self, path: str, output: str) -> Entry | None:
+        """What is known about the file `path` that becomes `output`."""
+        return self._entries.get((path, output))
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The last entry of each pair of path and output, in the order of the file."""
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def close(self) -> None:
+        """Let another job have it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # and with it goes the lock
+            self._descriptor = None
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Whether there is a lock: not on systems and file systems that have none."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        raise UsageError(f"{folder}: another job is writing to this folder; wait for its end, or choose another folder") from None
+    except OSError:
+        return False
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

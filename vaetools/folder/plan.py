@@ -1,0 +1,288 @@
+"""Which files a job is for, which of them are left to do, and which go through the network together.
+
+Batches are planned from the whole listing, with what is done already: a float network may round differently in another
+batch, so a file's bytes depend on the folder and the settings, and not on where a job was stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeVar
+
+from ..codec.container import Limits
+from ..errors import LimitExceeded, UsageError, VaetoolsError
+from ..images.folder import walk
+from .ledger import Outcome, Task, reason_of
+from .manifest import FAILED, Entry, Manifest
+from .reader import reader_threads
+
+ON_EXISTS = ("skip", "overwrite", "error")
+LOOK_CHUNK, LOOK_AHEAD = 16, 16  # files a call, and calls at once, for sizes that the manifest does not tell
+Key = TypeVar("Key", bound=Hashable)
+Fail = Callable[[Task, BaseException | str], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a job takes from its source folder, and what it does where there is a result.
+
+    on_exists: "skip" leaves what is there. "overwrite" replaces it, unless the manifest says that it was made from the same
+        source with the same settings and its checksum agrees. "error" refuses to start.
+    include, exclude: patterns (fnmatch: `*` goes through `/` too) of names, or of paths below the source folder. A file
+        is taken if one of `include` fits, or there is none, and none of `exclude` does.
+    retry_failed: only the files that the manifest says failed.
+
+    Raises UsageError on another policy.
+    """
+
+    on_exists: str = "skip"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_exists not in ON_EXISTS:
+            raise UsageError(f"on_exists must be one of {', '.join(ON_EXISTS)}, not {self.on_exists!r}")
+
+    def takes(self, path: str) -> bool:
+        return (not self.include or _fits(path, self.include)) and not _fits(path, self.exclude)
+
+
+def _fits(path: str, patterns: Sequence[str]) -> bool:
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_places(source: Path, target: Path) -> None:
+    """Raises UsageError where a job would write among what it reads, or to no folder."""
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target}: is a file, not a folder to write to")
+    folder = source if source.is_dir() else source.parent
+    if target.resolve() == folder.resolve():
+        raise UsageError(f"{target}: the output folder must not be the input folder")
+
+
+def make_target(target: Path) -> None:
+    """Raises UsageError if the folder cannot be made or written to."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be made ({error.strerror})") from None
+    if not os.access(target, os.W_OK | os.X_OK):
+        raise UsageError(f"{target}: not writable")
+
+
+def list_tasks(
+    source: Path,
+    target: Path,
+    suffixes: frozenset[str],
+    output_name: Callable[[str], str],
+    selection: Selection,
+    outcome: Outcome,
+) -> list[Task]:
+    """Every file below `source` (or the one that it is) that is to become `output_name(its name)`, in order.
+
+    What is passed over goes into the outcome, what cannot be looked at is failed there. Raises UsageError if nothing is left.
+    """
+    root, paths = source, [source]
+    if source.is_dir():
+        listing = walk(source, suffixes, leave_out=target)
+        paths, outcome.others = listing.images, listing.others
+        outcome.linked = [str(path) for path in listing.linked]
+        outcome.own_output = str(target) if listing.left_out else ""
+        for path, reason in listing.unreadable:
+            outcome.fail(path, f"cannot be opened ({reason})")
+    else:
+        root = source.parent
+    start = 0 if root == Path() else len(root.as_posix().rstrip("/")) + 1
+    tasks = []
+    for path in paths:
+        inside = path.as_posix()[start:]
+        if selection.takes(inside):
+            folder, slash, name = inside.rpartition("/")
+            tasks.append(Task(path, target, inside, folder + slash + output_name(name)))
+    outcome.filtered = len(paths) - len(tasks)
+    if not tasks:
+        raise UsageError(f"{source}: none of its {len(paths)} files is left by --include and --exclude")
+    return tasks
+
+
+def refuse_existing(tasks: Sequence[Task]) -> None:
+    """Raises UsageError if there is anything under the name of a result."""
+    existing = [task.target for task in tasks if os.path.lexists(task.target)]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"there already: {existing[0]}{more}; on_exists (--on-exists) says what to do with them")
+
+
+def settle(
+    tasks: Sequence[Task], selection: Selection, manifest: Manifest, settings: str, outcome: Outcome, fail: Fail
+) -> list[Task]:
+    """Decide what is to do. The result is all tasks that may share a batch, with or without work to do on them.
+
+    settings: those of this job; or only their beginning, where the rest is not known. `fail` is told what cannot be done.
+    Sizes in pixels are taken from the manifest where it knows them.
+    """
+    kept: list[Task] = []
+    first_of: dict[str, Task] = {}
+    unsure: list[tuple[Task, Entry]] = []
+    for task in tasks:
+        first = first_of.setdefault(task.output, task)
+        if first is not task:
+            reason = f"would be restored as {task.target.name}, like {first.source.name}: restore it alone, to another folder"
+            _refuse(task, reason, fail)
+            continue
+        try:
+            status = task.source.stat()
+        except OSError as error:
+            _refuse(task, reason_of(error), fail)
+            continue
+        kept.append(task)
+        task.size, task.mtime_ns = status.st_size, status.st_mtime_ns
+        entry = manifest.last(task.path, task.output)
+        if entry and _is_of_source(entry, task):
+            task.height, task.width = entry.height, entry.width
+        if _decide(task, entry, selection, settings, outcome, fail) and entry:
+            unsure.append((task, entry))
+    with ThreadPoolExecutor(reader_threads(), "compare") as pool:
+        checksums = pool.map(lambda pair: _crc32_of(pair[0].target), unsure)
+        for (task, entry), crc32 in zip(unsure, checksums, strict=True):
+            if crc32 == entry.crc32:
+                _leave(task, "there already, from the same source with the same settings", outcome)
+    return kept
+
+
+def _decide(task: Task, entry: Entry | None, selection: Selection, settings: str, outcome: Outcome, fail: Fail) -> bool:
+    """Whether a task is to do, by its result and the manifest. True if that hangs on whether the result is still whole."""
+    failed = entry is not None and entry.status == FAILED
+    if selection.retry_failed and not failed:
+        task.todo, task.state = False, "did not fail"
+        return False
+    try:
+        there = os.lstat(task.target)
+    except OSError:
+        return False  # what cannot be looked at cannot be written either, and that is told then
+    made_so = entry is not None and _is_of_source(entry, task) and there.st_size == entry.output_bytes
+    made_so = made_so and not failed and entry is not None and entry.settings.startswith(settings)
+    if stat.S_ISDIR(there.st_mode):
+        _refuse(task, f"{task.target} is a folder, where the result would go", fail)
+    elif selection.on_exists == "overwrite":
+        return made_so
+    elif failed and entry is not None and there.st_size == entry.output_bytes:  # restored in part, by allow_partial
+        if not selection.retry_failed:
+            reason = outcome.fail(task.source, f"restored in part only: {entry.error}")  # the manifest knows already
+            task.todo, task.state = False, f"fails: {reason}"
+    else:
+        _leave(task, "there already", outcome)
+        if entry and not made_so:
+            outcome.stale += 1
+            task.state = "there already, but out of date"
+    return False
+
+
+def _is_of_source(entry: Entry, task: Task) -> bool:
+    """Whether the source is still as it was then."""
+    return (entry.size, entry.mtime_ns) == (task.size, task.mtime_ns)
+
+
+def _leave(task: Task, state: str, outcome: Outcome) -> None:
+    task.todo, task.state = False, state
+    outcome.skipped += 1
+
+
+def _refuse(task: Task, reason: str, fail: Fail) -> None:
+    task.todo, task.state = False, f"fails: {reason}"
+    fail(task, reason)
+
+
+def _crc32_of(path: Path) -> str:
+    try:
+        return "" if path.is_symlink() else f"{zlib.crc32(path.read_bytes()):08x}"
+    except OSError:
+        return ""
+
+
+def with_sizes(
+    tasks: Iterable[Task],
+    size_of: Callable[[Task], tuple[int, int]],
+    limits: Limits,
+    fail: Fail,
+    stop: threading.Event | None = None,
+) -> Iterator[Task]:
+    """The tasks whose height and width are known, or found by `size_of` in threads, some ahead: disks can be slow.
+
+    `fail` is told of those that are to do and have none, or one above the limits.
+    """
+
+    def look(chunk: list[Task]) -> None:
+        for task in chunk:
+            try:
+                if not task.pixels:
+                    task.height, task.width = size_of(task)
+                if not limits.allow(task.width, task.height):
+                    raise LimitExceeded(limits.refusal(task.width, task.height))
+            except (VaetoolsError, OSError) as error:
+                if task.todo:
+                    fail(task, error)
+                task.height = task.width = 0
+
+    remaining = iter(tasks)
+    waiting: deque[tuple[list[Task], Future[None]]] = deque()
+    with ThreadPoolExecutor(reader_threads(), "look") as pool:
+        while not (stop and stop.is_set()):
+            chunk = list(itertools.islice(remaining, LOOK_CHUNK))
+            if chunk:
+                waiting.append((chunk, pool.submit(look, chunk)))
+            if not waiting:
+                return
+            if not chunk or len(waiting) == LOOK_AHEAD:
+                ready, future = waiting.popleft()
+                future.result()
+                yield from (task for task in ready if task.pixels)
+        pool.shutdown(cancel_futures=True)
+
+
+def in_batches(tasks: Iterable[Task], key_of: Callable[[Task], Key], limit: Callable[[Key], int]) -> Iterator[list[Task]]:
+    """Batches of tasks of equal keys, each yielded when it has reached the limit of its key, or at the end; those without
+    work to do are left out."""
+    opened: dict[Key, list[Task]] = {}
+    for task in tasks:
+        key = key_of(task)
+        batch = opened.setdefault(key, [])
+        batch.append(task)
+        if len(batch) >= limit(key):
+            del opened[key]
+            if any(task.todo for task in batch):
+                yield batch
+    for batch in opened.values():
+        if any(task.todo for task in batch):
+            yield batch
+
+
+def place_refuses(task: Task) -> str:
+    """Why nothing can be written under a task's name, from what is there now; "" if nothing speaks against it."""
+    parts = task.output.split("/")[:-1]
+    place = task.folder
+    for part in ("", *parts):
+        place = place / part
+        if place.is_symlink() and part:
+            return f"{place} is a link, and nothing is written through links"
+        if not place.exists():
+            break
+        if not place.is_dir():
+            return f"{place} is a file, where a folder is needed"
+    while not place.exists():
+        place = place.parent
+    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place}: not writable"

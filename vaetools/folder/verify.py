@@ -1,0 +1,191 @@
+"""Check a folder of compressed files, long after they were written: by themselves, by its manifest, and by the originals."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..codec.container import Limits, check_file
+from ..errors import Corrupt, UsageError, VaetoolsError
+from ..images.folder import walk
+from ..images.picture import Picture
+from ..images.read import read_picture
+from .ledger import JobProgress, Outcome, Silent, Task, reason_of
+from .manifest import FAILED, Entry, Manifest, number_or_inf
+from .names import SUFFIX, compressed_name
+from .pipeline import Pipeline
+from .plan import Selection, in_batches, list_tasks, with_sizes
+
+if TYPE_CHECKING:  # a quick check does without torch
+    from ..codec.codec import Codec
+
+BATCH_SIZE = 64
+
+
+@dataclass
+class Verification:
+    """What was found; paths are below the folder that was checked, or below that of the originals.
+
+    checked: the number of compressed files. bad: (path, what is wrong), each a reason to keep the originals. unknown: files
+    that the manifest does not know, good or bad; manifest: whether there is one. psnr: in dB, of each file that was compared
+    with its original.
+    """
+
+    checked: int = 0
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    manifest: bool = True
+    psnr: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "checked": self.checked,
+            "bad": [{"path": path, "problem": problem} for path, problem in self.bad],
+            "unknown": self.unknown,
+            "manifest": self.manifest,
+            "psnr": {path: number_or_inf(value) for path, value in self.psnr.items()},
+        }
+
+
+def verify_folder(
+    folder: Path,
+    codec: Codec | None,
+    *,
+    against: Path | None = None,
+    batch_size: int = BATCH_SIZE,
+    limits: Limits = Limits(),
+    progress: JobProgress | None = None,
+) -> Verification:
+    """Check every .vtc file below `folder`: its checksums, and that it is the file that the manifest knows.
+
+    With a codec, also that it decodes to the symbols that were encoded. With `against`, the folder of the originals, that
+    each of them has a file; with both, that the file decodes to its original. What the manifest calls done must be there,
+    and what it calls failed is told. Raises UsageError if there is nothing to check.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    manifest = Manifest.read(folder)
+    entries = {entry.output: entry for entry in manifest if entry.output.endswith(SUFFIX)}
+    result = Verification(manifest=manifest.path.exists())
+    tasks = _tasks(folder, required=not entries, result=result)
+    there = {task.path for task in tasks}
+    originals: dict[str, Path] = {}
+    if against is not None:
+        originals = {compressed_name(_inside(path, against)): path for path in walk(against, leave_out=folder).images}
+    result.checked = len(tasks)
+    result.unknown = [task.path for task in tasks if task.path not in entries]
+    for entry in entries.values():
+        if entry.status == FAILED and (against is None or entry.output in originals):
+            result.bad.append((entry.path, f"was not compressed: {entry.error}"))
+        elif entry.status != FAILED and entry.output not in there:
+            result.bad.append((entry.output, "is missing: the manifest says that it was written"))
+    for name, path in originals.items():
+        if name not in there and name not in entries:
+            result.bad.append((_inside(path, against), "has no compressed file"))
+    _Check(folder, entries, originals, codec, result, limits, progress or Silent()).run(tasks, batch_size)
+    result.bad.sort()
+    result.psnr = dict(sorted(result.psnr.items()))
+    return result
+
+
+def _inside(path: Path, folder: Path | None) -> str:
+    return path.as_posix() if folder is None else path.relative_to(folder).as_posix()
+
+
+def _tasks(folder: Path, *, required: bool, result: Verification) -> list[Task]:
+    outcome = Outcome()
+    try:
+        tasks = list_tasks(folder, folder, frozenset((SUFFIX,)), str, Selection(), outcome)
+    except UsageError:
+        if required:
+            raise
+        tasks = []  # the manifest knows files, and none is there
+    result.bad += [(_inside(Path(path), folder), reason) for path, reason in outcome.failed]
+    return tasks
+
+
+class _Check:
+    """The files themselves, one after another; the end of the pipeline, too."""
+
+    def __init__(
+        self,
+        folder: Path,
+        entries: dict[str, Entry],
+        originals: dict[str, Path],
+        codec: Codec | None,
+        result: Verification,
+        limits: Limits,
+        progress: JobProgress,
+    ) -> None:
+        self.folder, self.entries, self.originals, self.codec = folder, entries, originals, codec
+        self.result, self.limits, self.progress = result, limits, progress
+        self._lock = threading.Lock()
+
+    def run(self, tasks: list[Task], batch_size: int) -> None:
+        for task in tasks:
+            with suppress(OSError):  # which is told when it is read
+                task.size = task.source.stat().st_size
+        self.progress.start(len(tasks), sum(task.size for task in tasks))
+        codec = self.codec
+        if codec is None:
+            for task in with_sizes(tasks, self.size_of, self.limits, self.fail):
+                self.progress.advance(task.size, task.pixels)
+            return
+
+        def batches(stop: threading.Event) -> Iterator[list[Task]]:
+            sized = with_sizes(tasks, self.size_of, self.limits, self.fail, stop)
+            return in_batches(
+                sized, lambda task: codec.plan_key(task.height, task.width), lambda key: codec.batch_limit(key, batch_size)
+            )
+
+        def work(tasks: Sequence[Task], contents: Sequence[tuple[bytes, Picture | None]]) -> list[float | VaetoolsError | None]:
+            alone = [data for data, original in contents if original is None]
+            if alone:
+                codec.decode(alone, batch_size)
+            return [_psnr(codec, data, original) for data, original in contents]
+
+        Pipeline(self.read, work, self, self.fail).run(batches)
+
+    def size_of(self, task: Task) -> tuple[int, int]:
+        """Height and width, of a file that is whole by itself and by the manifest."""
+        data = task.source.read_bytes()
+        header = check_file(data, self.limits)
+        entry = self.entries.get(task.path)
+        if entry and entry.status != FAILED and (entry.output_bytes, entry.crc32) != (len(data), f"{zlib.crc32(data):08x}"):
+            raise Corrupt("whole, but not the file that the manifest tells of: it was replaced since")
+        return header.height, header.width
+
+    def read(self, task: Task) -> tuple[bytes, Picture | None]:
+        original = self.originals.get(task.path)
+        picture = None if original is None else read_picture(original, max_pixels=self.limits.max_pixels)
+        return task.source.read_bytes(), picture
+
+    def fail(self, task: Task, error: BaseException | str) -> None:
+        with self._lock:
+            self.result.bad.append((task.path, reason_of(error).removeprefix(f"{task.source}: ")))
+        self.progress.advance(task.size, task.pixels)
+
+    def put(self, results: Sequence[tuple[Task, float | None]], ms: float, after: Callable[[], None]) -> None:
+        for task, psnr in results:
+            if psnr is not None:
+                self.result.psnr[task.path] = psnr
+            self.progress.advance(task.size, task.pixels)
+        after()
+
+    def check(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _psnr(codec: Codec, data: bytes, original: Picture | None) -> float | VaetoolsError | None:
+    try:
+        return None if original is None else codec.check(data, original)
+    except VaetoolsError as error:
+        return error
