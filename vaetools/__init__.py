@@ -1,17 +1,20 @@
-"""One variational autoencoder as an image codec and an image augmenter."""
+"""One variational autoencoder as an image codec and an image augmenter.
+
+Once this is imported, Pillow opens and saves .vtc files: see docs/pillow.md.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import errors
+from . import errors, pillow
 from .errors import VaetoolsError
 
 if TYPE_CHECKING:
     from .codec.codec import Codec
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "VaetoolsError", "__version__", "errors"]
+__all__ = ["Codec", "VaetoolsError", "__version__", "errors", "pillow"]
 
 
 def __getattr__(name: str) -> Any:
