@@ -284,6 +284,25 @@ def test_png_bytes_hold_every_kind_of_pixel(bit_depth: int, channels: int, width
     np.testing.assert_array_equal(back, pixels[:, :, 0] if channels == 1 else pixels)
 
 
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_png_is_decoded_in_bands(bit_depth: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 5, (40, 33, channels))
+    pixels = np.cumsum(noise, axis=0).astype(np.uint16 if bit_depth == 16 else np.uint8) * (1 + 50 * (bit_depth == 16))
+    data = png_bytes(pixels)
+    for band in (1, 1000, 2500):
+        monkeypatch.setattr("vaetools.images.png.BAND", band)
+        np.testing.assert_array_equal(pixels_from_png(data, 33, 40, channels, bit_depth), pixels.squeeze())
+
+
+def test_png_of_one_large_chunk_is_decoded_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (3000, 3001), np.uint8)
+    rows[:, 0] = 0
+    data = png_of(3000, 3000, zlib.compress(rows.tobytes(), 0))
+    np.testing.assert_array_equal(pixels_from_png(data, 3000, 3000, 1, 8), rows[:, 1:])
+    assert capfd.readouterr().err == ""
+
+
 def test_png_bytes_of_a_plane(gray16_folder: Path) -> None:
     plane = np.asarray(Image.open(gray16_folder / "moon.png"))
     data = png_bytes(plane)

@@ -12,8 +12,9 @@ import tifffile
 from PIL import Image, ImageCms
 
 from vaetools.errors import ImageError, UsageError
-from vaetools.images.picture import FORMATS_KNOWN, MODES_KNOWN, Picture
+from vaetools.images.picture import Picture
 from vaetools.images.read import picture_of, probe, read_picture
+from vaetools.images.sources import FORMATS_KNOWN, MODES_KNOWN
 from vaetools.images.write import FORMATS, extension_of, restored_format, save_picture, write_picture
 
 from .conftest import photograph

@@ -12,7 +12,6 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-import vaetools
 from vaetools.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -46,12 +45,15 @@ def test_commands_run_in_the_order_they_stand_in(photos: Path) -> None:
         assert (photos.parent / made).is_file()
 
 
-def test_python_example_runs() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def test_python_examples_run(photos: Path) -> None:
+    first, second = re.findall(r"```python\n(.*?)```", README, re.S)
     names = {"images": [torch.from_numpy(skimage.data.chelsea()[:70, :90].copy()).permute(2, 0, 1)]}
-    exec(example, names)
+    exec(first, names)
     assert names["images"][0].shape == (3, 70, 90)
-    assert isinstance(names["codec"], vaetools.Codec)
+    assert names["corner"].shape == (3, 64, 64)
+    exec(second, {})
+    with Image.open("small.png") as small:
+        assert small.size == (64, 64)
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
@@ -63,7 +65,7 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_format_page_has_the_header_that_is_written() -> None:
     from vaetools.codec.container import CHECKSUM, FIELDS, PREFIX
 
-    page = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    page = (ROOT / "FORMAT.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (\d+) \| ", page, re.M)
     assert sum(int(size) for _, size in rows) == PREFIX.size + FIELDS.size
     assert f"length of the fields, {FIELDS.size}" in page
