@@ -28,6 +28,7 @@ from vaetools.folder.ledger import Outcome
 from vaetools.folder.manifest import MANIFEST, Manifest
 from vaetools.folder.plan import Selection
 from vaetools.images.picture import Picture
+from vaetools.model.threads import Lanes
 
 from .conftest import photograph
 
@@ -47,6 +48,7 @@ class FakeCodec:
 
     limits = Limits()
     model = SimpleNamespace(hash=b"fakefake")
+    lanes = Lanes()
 
     def __init__(self, before: Callable[[int], None] = lambda number: None) -> None:
         self.before, self.batches = before, 0

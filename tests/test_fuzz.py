@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from vaetools import Codec, errors
 from vaetools.codec import decoder
@@ -27,6 +28,7 @@ from vaetools.codec.container import ALPHA, NO_MODEL, PIXELS, RANGE, Header, pac
 from vaetools.codec.symbols import TileReader
 from vaetools.images.picture import Picture
 from vaetools.images.png import png_bytes
+from vaetools.model.vae import VAE
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz"
 GOLDEN = Path(__file__).parent / "golden"
@@ -152,6 +154,23 @@ def test_tiles_that_are_lost_leave_no_memory_behind(codec: Codec, seeds: dict[st
         gc.enable()
     assert len(restored.lost) == len(parts.tiles) - 1
     assert left == []
+
+
+def test_small_tiles_are_not_more_work_for_the_network(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is decoded from what lies around it too: one by one, that would be most of the work."""
+    painted = []
+    to_images = decoder.quantiser.to_images
+
+    def counting(vae: VAE, latents: Tensor, quality: Tensor, *, bfloat16: bool) -> Tensor:
+        painted.append(latents.shape[0] * latents.shape[2] * latents.shape[3] * codec.config.latent_stride**2)
+        return to_images(vae, latents, quality, bfloat16=bfloat16)
+
+    monkeypatch.setattr(decoder.quantiser, "to_images", counting)
+    data = codec.encode([Picture(np.zeros((256, 320, 3), np.uint8))], tile_size=16)[0].to_bytes()
+    painted.clear()
+    assert read_header(data)[0].tiles == 320
+    codec.decode([data])
+    assert sum(painted) < 1.2 * 256 * 320
 
 
 def lossless(pixels: np.ndarray, boxes: dict[bytes, bytes]) -> bytes:

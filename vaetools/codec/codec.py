@@ -22,6 +22,7 @@ from ..images.picture import Picture
 from ..model import quantiser
 from ..model.config import ModelConfig
 from ..model.precision import has_bfloat16, pick_device
+from ..model.threads import Lanes
 from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
 from .boxes import alpha_in, levels_in, metadata_in, pixels_in, source_names
 from .coded import Coded
@@ -34,7 +35,9 @@ from .tensors import to_picture, to_tensor
 from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, TileGrid, tile_sides
 
 E = TypeVar("E", bound=VaetoolsError)
-BATCH_PIXELS = {"cpu": MAX_TILE_PIXELS}  # of the padded images that go through the network at once
+# Of the padded images that go through the network at once. On CPUs, more of them are slower: their tensors are no longer kept in
+# the heap or the cache.
+BATCH_PIXELS = {"cpu": MAX_TILE_PIXELS // 4}
 BATCH_PIXELS_ELSEWHERE = 8 * MAX_TILE_PIXELS
 BATCH_SIZE, TILE_SIZE = 64, 1024
 WORST_PSNR = 10.0  # dB; a file that verifies below it holds another image
@@ -72,6 +75,7 @@ class Codec:
         self.batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS_ELSEWHERE)
         self._encoder = Encoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
         self._decoder = Decoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
+        self.lanes = Lanes.of(device)
         self._others: dict[bytes, Codec] = {}
 
     @classmethod

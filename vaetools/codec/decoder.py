@@ -9,7 +9,7 @@ so that an image cut into tiles looks like one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from .symbols import TileCoder, TileReader
 from .tiles import Rect, TileGrid
 
 LOST = 0.5  # the gray of what could not be decoded, of the range 0..1
+CELL = 1024  # pixels a side that the network paints at once, if the image is in tiles
 GIVE_UP_PIXELS = 1 << 24  # a file of which so many pixels are lost and none are good is not worth more time
 DAMAGED = "damaged"  # a tile of which unpack has told the reason
 T = TypeVar("T")
@@ -65,11 +66,17 @@ class Canvas:
             self.latents = latents.new_zeros((len(latents), self.origin.height, self.origin.width))
         self.latents[(..., *self._area(number).moved(self.origin).slices)] = latents
 
-    def windows(self) -> Iterator[tuple[int, Rect, Rect]]:
-        """(tile, its wanted pixels, latents to decode them from), tile by tile."""
-        for number in self.grid.touching(self.region):
-            cell = self.grid[number].within(self.region)
-            yield number, cell, cell.over(self.config.latent_stride).grown(self.halo, self.bounds)
+    def windows(self, lost: Collection[int]) -> Iterator[tuple[Rect, Rect]]:
+        """(wanted pixels, latents to decode them from), but where all is lost.
+
+        Their size is not that of the tiles: around small or narrow ones, the halo would be most of the work.
+        """
+        sides = (self.grid.width, self.grid.height) if len(self.grid) == 1 else (CELL, CELL)
+        cells = TileGrid(self.grid.width, self.grid.height, *sides)
+        for number in cells.touching(self.region):
+            cell = cells[number].within(self.region)
+            if not all(tile in lost for tile in self.grid.touching(cell)):
+                yield cell, cell.over(self.config.latent_stride).grown(self.halo, self.bounds)
 
     def cut(self, window: Rect) -> Tensor:
         assert self.latents is not None
@@ -184,15 +191,16 @@ class Decoder:
         for job in jobs:
             if len(job.lost) == len(job.canvas.tiles):
                 raise name(job, job.nothing_left())
-            for number, cell, window in job.canvas.windows():
-                if number in job.lost:
-                    job.paint(cell, LOST)
-                else:
-                    windows.append((job, cell, window))
+            windows += [(job, cell, window) for cell, window in job.canvas.windows(job.lost)]
         for group in self._batches(windows, lambda item: (item[2].height, item[2].width), self.config.latent_stride, batch_size):
             self._paint(group)
             if large:
                 give_back()
+        for job in jobs:
+            for number in job.lost:
+                cell = job.header.grid[number].within(job.region)
+                if cell:
+                    job.paint(cell, LOST)
 
     def _paint(self, group: Sequence[tuple[Decoding, Rect, Rect]]) -> None:
         latents = torch.stack([job.canvas.cut(window) for job, _, window in group]).contiguous(memory_format=torch.channels_last)

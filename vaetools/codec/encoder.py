@@ -148,10 +148,16 @@ class Encoder:
                 pixels = np.pad(pixels, ((0, padding[0]), (0, padding[1]), (0, 0)), mode="edge")
             arrays.append(pixels if pixels.shape[2] == self.config.image_channels else pixels.repeat(3, 2))
         deep = any(array.dtype != np.uint8 for array in arrays)
-        batch = torch.from_numpy(np.stack([array.astype(np.int32) for array in arrays] if deep else arrays)).to(self.device)
-        levels = torch.tensor([encoding.levels for encoding, _ in parts], dtype=torch.float32, device=self.device)
-        low, high = levels[:, 0, None, None, None], levels[:, 1, None, None, None]
-        return ((batch.float() - low) / (high - low)).permute(0, 3, 1, 2)
+        batch = (
+            torch.from_numpy(np.stack([array.astype(np.int32) for array in arrays] if deep else arrays)).to(self.device).float()
+        )
+        if deep:
+            levels = torch.tensor([encoding.levels for encoding, _ in parts], dtype=torch.float32, device=self.device)
+            low, high = levels[:, 0, None, None, None], levels[:, 1, None, None, None]
+            batch.sub_(low).div_(high - low)
+        else:
+            batch.div_(255)  # in place: fresh memory costs more than the arithmetic
+        return batch.permute(0, 3, 1, 2)
 
     def _run(self, batch: Sequence[_Window], analysis: Analysis) -> tuple[list[TileSymbols], Tensor]:
         """The symbols, which go into their encodings too, and the latents that a decoder will know, (B, M, h, w)."""

@@ -46,6 +46,7 @@ from .writer import Writer
 if TYPE_CHECKING:  # a plan is made without torch
     from ..codec.codec import Codec, Restored
     from ..codec.coded import Coded
+    from ..model.threads import Lanes
 
 BATCH_SIZE, TILE_SIZE = 64, 1024
 
@@ -84,6 +85,7 @@ def compress_folder(
         return read_picture(task.source, max_pixels=codec.limits.max_pixels)
 
     def work(tasks: Sequence[Task], pictures: Sequence[Picture]) -> list[_Compressed | VaetoolsError]:
+        codec.lanes.enter(alone=len(codec.plan_key(tasks[0].height, tasks[0].width, tile_size)) > 2)
         coded = codec.encode(pictures, rate, batch_size, tile_size=tile_size, preview=preview)
         results: list[_Compressed | VaetoolsError] = []
         for task, picture, one in zip(tasks, pictures, coded, strict=True):
@@ -112,6 +114,7 @@ def compress_folder(
         size_of=lambda task: size_of_image(task.source),
         key_of=lambda task: codec.plan_key(task.height, task.width, tile_size),
         batch_limit=lambda key: codec.batch_limit(key, batch_size),
+        lanes=codec.lanes,
     )
     return job.run(tasks, target, selection, outcome, progress, read, work, finish)
 
@@ -138,6 +141,7 @@ def decompress_folder(
         return task.source.read_bytes()
 
     def work(tasks: Sequence[Task], files: Sequence[bytes]) -> list[Restored | VaetoolsError]:
+        codec.lanes.enter(alone=len(codec.plan_key(tasks[0].height, tasks[0].width)) > 2)
         return list(codec.decode(files, batch_size, allow_partial=allow_partial))
 
     def finish(task: Task, restored: Restored, path: Path) -> Product:
@@ -153,6 +157,7 @@ def decompress_folder(
         size_of=lambda task: _compressed_size(task, codec.limits),
         key_of=lambda task: codec.plan_key(task.height, task.width),
         batch_limit=lambda key: codec.batch_limit(key, batch_size),
+        lanes=codec.lanes,
     )
     return job.run(tasks, target, selection, outcome, progress, read, work, finish)
 
@@ -166,6 +171,7 @@ class _Job:
     size_of: Callable[[Task], tuple[int, int]]
     key_of: Callable[[Task], tuple[int, ...]]
     batch_limit: Callable[[tuple[int, ...]], int]
+    lanes: Lanes
 
     def run(
         self,
@@ -198,9 +204,11 @@ class _Job:
 
             try:
                 if todo:
-                    Pipeline(read, work, Writer(target, finish, ledger), ledger.fail).run(batches)
+                    Pipeline(read, work, Writer(target, finish, ledger), ledger.fail, self.lanes.count).run(batches)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"{outcome.done} files are done; the same command goes on from there") from None
+            finally:
+                self.lanes.leave()
         outcome.failed.sort()
         outcome.notes.sort()
         outcome.seconds = time.perf_counter() - start

@@ -1,6 +1,6 @@
 """How a folder job goes through its files.
 
-    read (threads, two batches ahead) -> work on a batch (this thread) -> code, store (threads) -> name (one thread)
+    read (threads, two batches ahead) -> work on a batch (lanes) -> code, store (threads) -> name (one thread)
 
 All queues are bounded, and so is the number of pixels that are in memory at once. One bad file is one line in the outcome,
 not the end of the job; a full disk is its end, and so is Ctrl-C; the same command goes on from there.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
 from ..errors import VaetoolsError
@@ -39,7 +41,10 @@ class Sink(Protocol[Taken]):
 
 
 class Pipeline(Generic[Content, Result]):
-    """`read` one source (threads); `work` on the contents of a batch (one thread); then put the results into `sink`.
+    """`read` one source (threads); `work` on the contents of a batch; then put the results into `sink`.
+
+    lanes: batches that are worked on at the same time; one is worked on in this thread, more in threads of their own, and
+    then `sink.put` is called from those.
 
     `work` gives one result per task, or the VaetoolsError that it failed with. `fail` is told what failed: a VaetoolsError of
     either fails one file alone. A batch on which `work` raises one, or runs out of memory, is tried again file by file.
@@ -51,8 +56,9 @@ class Pipeline(Generic[Content, Result]):
         work: Callable[[Sequence[Task], Sequence[Content]], Sequence[Result | VaetoolsError]],
         sink: Sink[Result],
         fail: Callable[[Task, BaseException], None],
+        lanes: int = 1,
     ) -> None:
-        self.read, self.work, self.sink, self.fail = read, work, sink, fail
+        self.read, self.work, self.sink, self.fail, self.lanes = read, work, sink, fail, lanes
 
     def run(self, batches: Callable[[threading.Event], Iterator[list[Task]]]) -> None:
         """Go through the batches; `batches` is called in a thread, with what tells it to stop.
@@ -61,11 +67,23 @@ class Pipeline(Generic[Content, Result]):
         finished, and nothing is left half done.
         """
         ahead = ReadAhead(batches, self.read, PIXELS_IN_FLIGHT)
+        pool = ThreadPoolExecutor(self.lanes, "lane") if self.lanes > 1 else None
         try:
+            running: deque[Future[None]] = deque()
             for batch in ahead:
-                self._pass_on(batch, ahead)
+                if pool is None:
+                    self._pass_on(batch, ahead)
+                    continue
+                running.append(pool.submit(self._pass_on, batch, ahead))
+                del batch
+                if len(running) == self.lanes:
+                    running.popleft().result()
+            while running:
+                running.popleft().result()
         finally:
             ahead.close()
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
             self.sink.close()
         self.sink.check()
 
