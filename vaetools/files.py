@@ -47,10 +47,14 @@ def replace_bytes(path: Path, data: bytes) -> None:
     replace_file(path, lambda temporary: temporary.write_bytes(data))
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """`data` to a new file. Raises OSError, also where there is a file or a link already."""
+def write_new(path: Path, data: bytes) -> tuple[int, int]:
+    """`data` to a new file, and to the disk. Its size in bytes, and its CRC-32. Raises OSError, also where there is a file or
+    a link already."""
     with path.open("xb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(data), zlib.crc32(data)
 
 
 def sync_file(path: Path) -> tuple[int, int]:

@@ -45,7 +45,6 @@ from .writer import Writer
 
 if TYPE_CHECKING:  # a plan is made without torch
     from ..codec.codec import Codec, Restored
-    from ..codec.coded import Coded
     from ..model.threads import Lanes
 
 BATCH_SIZE, TILE_SIZE = 64, 1024
@@ -53,11 +52,11 @@ BATCH_SIZE, TILE_SIZE = 64, 1024
 
 @dataclass(frozen=True)
 class _Compressed:
-    """A coded image; `data` and `psnr` if it was decoded again already."""
+    """The bytes of a file, and what to tell of it; `psnr` if it was decoded again already."""
 
-    coded: Coded
+    data: bytes
+    quality: float
     notes: tuple[str, ...]
-    data: bytes | None = None
     psnr: float | None = None
 
 
@@ -89,20 +88,21 @@ def compress_folder(
         coded = codec.encode(pictures, rate, batch_size, tile_size=tile_size, preview=preview)
         results: list[_Compressed | VaetoolsError] = []
         for task, picture, one in zip(tasks, pictures, coded, strict=True):
-            task.height, task.width = picture.height, picture.width  # what it was planned with was a glance at its head
-            result = _Compressed(one, (*picture.notes, *one.notes))
+            # The entropy coder runs here, and not in yet another thread: it would only take Python's lock from the network.
+            data = one.to_bytes() if task.todo else b""
             try:
-                results.append(_checked(result, picture, codec) if verify and task.todo else result)
+                reached = codec.check(data, picture) if verify and task.todo else None
+                results.append(_Compressed(data, one.quality, (*picture.notes, *one.notes), reached))
             except VaetoolsError as error:
                 results.append(error)
         return results
 
     def finish(task: Task, result: _Compressed, path: Path) -> Product:
-        data = result.coded.to_bytes() if result.data is None else result.data
-        write_new(path, data)
-        if verify and read_from_disk(path) != data:
+        on_disk = write_new(path, result.data)
+        if verify and read_from_disk(path) != result.data:
             raise VaetoolsError("what the disk gives back is not what was written to it; check the disk")
-        return Product(8 * len(data) / task.pixels, result.coded.quality, result.psnr, result.notes)
+        bpp = 8 * len(result.data) / task.pixels
+        return Product(bpp, result.quality, result.psnr, result.notes, on_disk=on_disk)
 
     check_places(source, target)
     codec.encode([], rate, batch_size, tile_size=tile_size, preview=preview)  # refuses what it would refuse for every image
@@ -283,11 +283,6 @@ def compress_settings(rate: Rate, tile_size: int, *, preview: bool, model: str =
 
 def decompress_settings(format: str) -> str:
     return f"restored as {format}"
-
-
-def _checked(result: _Compressed, picture: Picture, codec: Codec) -> _Compressed:
-    data = result.coded.to_bytes()
-    return _Compressed(result.coded, result.notes, data, codec.check(data, picture))
 
 
 def _opened_size(task: Task) -> tuple[int, int]:

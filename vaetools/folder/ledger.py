@@ -113,13 +113,17 @@ class Silent:
 
 @dataclass(frozen=True)
 class Product:
-    """What to tell of the file that a result became. `lost`: what is missing in it, in words; then it counts as failed."""
+    """What to tell of the file that a result became. `lost`: what is missing in it, in words; then it counts as failed.
+
+    `on_disk`: its size in bytes and CRC-32, if it is synced already.
+    """
 
     bpp: float
     quality: float | None = None
     psnr: float | None = None
     notes: tuple[str, ...] = ()
     lost: str = ""
+    on_disk: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Writer(Generic[Result]):
         self._temporaries.add(temporary)
         try:
             product = self.finish(task, result, temporary)
-            size, crc32 = sync_file(temporary)
+            size, crc32 = product.on_disk or sync_file(temporary)
         except BaseException as error:
             self._drop(temporary)
             if isinstance(error, ImageError) and shutil.disk_usage(self.folder).free == 0:
