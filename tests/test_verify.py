@@ -188,3 +188,10 @@ def test_a_quick_check_needs_neither_torch_nor_a_model(small: Path) -> None:
     probe = f"import sys; from vaetools.cli import main; main({arguments}, standalone_mode=False); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["3 files checked by their checksums, 0 bad", "False"]
+
+
+def test_an_original_that_changed_since_is_found(album: Path, small: Path) -> None:
+    """Of the same shape, and near enough in PSNR: the manifest knows its size."""
+    with Image.open(album / "flight.png") as image:
+        image.point(lambda value: min(255, value + 8)).save(album / "flight.png")
+    assert "original has changed since" in bad(small, "--against", album)["flight.png.vtc"]

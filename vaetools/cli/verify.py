@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -63,8 +64,11 @@ def verify(
             click.echo(f"{psnr:6.2f} dB  {shown(path)}")
         line = f"{result.checked} files checked{' by their checksums' * quick}, {len(result.bad)} bad"
         if result.psnr:
-            values = list(result.psnr.values())
-            line += f"; {min(values):.2f} dB at the lowest, {sum(values) / len(values):.2f} dB on average"
+            lossy = [value for value in result.psnr.values() if value < math.inf]
+            if lossy:
+                line += f"; {min(lossy):.2f} dB at the lowest, {sum(lossy) / len(lossy):.2f} dB on average"
+            if len(lossy) < len(result.psnr):
+                line += f"; {len(result.psnr) - len(lossy)} without loss"
         click.echo(line)
     if result.bad:
         sys.exit(EXIT_FAILED)

@@ -58,6 +58,8 @@ class Rate:
         low, high = self.window(pixels)
         if low <= value <= high or self.kind == "quality":
             return ""
+        if self.kind == "psnr" and value > high:
+            return f"more than the target of {self.value:g} dB: already quality {quality:g} gives {value:,.5g} dB"
         reached = value * 8 / pixels if self.kind == "bpp" else value
         return f"the target of {self.value:g} {self.unit} is out of reach: quality {quality:g} gives {reached:,.5g} {self.unit}"
 

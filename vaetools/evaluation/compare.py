@@ -119,4 +119,5 @@ def _whole(value: int | None) -> str:
 
 
 def _mean(values: list[float], digits: int) -> str:
-    return f"{sum(values) / len(values):.{digits}f}" if values else "-"
+    finite = [value for value in values if value < math.inf]  # images without loss have no part in it
+    return f"{sum(finite) / len(finite):.{digits}f}" if finite else "-"

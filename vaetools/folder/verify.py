@@ -147,7 +147,11 @@ class _Check:
             alone = [data for data, original in contents if original is None]
             if alone:
                 codec.decode(alone, batch_size)
-            return [_psnr(codec, data, original) for data, original in contents]
+            found = [_psnr(codec, data, original) for data, original in contents]
+            return [
+                value if isinstance(value, VaetoolsError) else self.changed_since(task) or value
+                for task, value in zip(tasks, found, strict=True)
+            ]
 
         Pipeline(self.read, work, self, self.fail).run(batches)
 
@@ -164,6 +168,13 @@ class _Check:
         original = self.originals.get(task.path)
         picture = None if original is None else read_picture(original, max_pixels=self.limits.max_pixels)
         return task.source.read_bytes(), picture
+
+    def changed_since(self, task: Task) -> Corrupt | None:
+        """Of the original, by the size that the manifest has of it: two photographs may be alike enough for the rest."""
+        original, entry = self.originals.get(task.path), self.entries.get(task.path)
+        if original is None or entry is None or entry.status == FAILED or original.stat().st_size == entry.size:
+            return None
+        return Corrupt(f"its original has changed since: {original.stat().st_size:,} bytes, and {entry.size:,} before")
 
     def fail(self, task: Task, error: BaseException | str) -> None:
         with self._lock:

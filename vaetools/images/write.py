@@ -117,6 +117,7 @@ def _others(need: str, picture: Picture) -> str:
         name for name, format in FORMATS.items() if getattr(format, need) and (format.metadata or not picture.metadata.kinds)
     ]
     fitting = [name for name in names if (FORMATS[name].deep or picture.bit_depth == 8) and not FORMATS[name].largest]
+    fitting = [name for name in fitting if name not in ("bmp", "ppm")] or fitting
     return " or ".join(name for name in fitting if FORMATS[name].alpha or not picture.has_alpha)
 
 
