@@ -8,8 +8,6 @@ import numpy as np
 
 from ..errors import UsageError
 
-MODES_OF_16_BITS = frozenset(("I", "I;16", "LA;16", "RGB;16", "RGBA;16", "CMYK;16"))
-
 
 @dataclass(frozen=True)
 class Metadata:

@@ -328,11 +328,6 @@ def _as_gray16(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L")).astype(np.uint16) * 257
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) as the image is seen, from its head alone. Raises ImageError."""
-    return probe(path).as_seen
-
-
 def read_exact(path: str | os.PathLike[str], bit_depth: int = 8) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8, or (H, W) uint16: the pixels as they are seen, for images that a model of that depth holds.
 
