@@ -32,7 +32,7 @@ from .encoder import Encoder, psnr
 from .rate import Rate
 from .symbols import TileCoder
 from .tensors import to_picture, to_tensor
-from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, TileGrid, tile_sides
+from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, grid_of
 
 E = TypeVar("E", bound=VaetoolsError)
 # Of the padded images that go through the network at once. On CPUs, more of them are slower: their tensors are no longer kept in
@@ -118,10 +118,7 @@ class Codec:
         Raises UsageError on a wrong type, shape or range, and ImageError for what the model does not take. An image of which
         the model would lose a part, and one that it would make larger, is kept as a PNG inside the file.
         """
-        prepared = []
-        for position, image in enumerate(images):
-            with _naming(position, len(images)):
-                prepared.append(image if isinstance(image, Picture) else to_picture(image, self.config.bit_depth))
+        prepared = self._pictures(images)
         rates = [rate] * len(prepared) if rate else [Rate("quality", value) for value in _one_each(quality, len(prepared))]
         return [coded.to_bytes() for coded in self.encode(prepared, rates, batch_size, tile_size=tile_size, preview=preview)]
 
@@ -162,15 +159,21 @@ class Codec:
 
         `compress` comes within one percent of it on photographs. Arguments and errors are those of `compress`.
         """
-        pictures = [image if isinstance(image, Picture) else to_picture(image, self.config.bit_depth) for image in images]
+        pictures = self._pictures(images)
         rates = [Rate("quality", value) for value in _one_each(quality, len(pictures))]
         return np.array([coded.code_length() for coded in self.encode(pictures, rates, batch_size)])
+
+    def _pictures(self, images: Tensor | Sequence[Tensor | Picture]) -> list[Picture]:
+        pictures = []
+        for position, image in enumerate(images):
+            with _naming(position, len(images)):
+                pictures.append(image if isinstance(image, Picture) else to_picture(image, self.config.bit_depth))
+        return pictures
 
     def plan_key(self, height: int, width: int, tile_size: int = TILE_SIZE) -> tuple[int, ...]:
         """Images of equal keys go through the network together; an image of several tiles goes alone."""
         stride = self.config.hyper_stride
-        sides = tile_sides(width, height, tile_size, stride)
-        if sides[0] >= width and sides[1] >= height:
+        if len(grid_of(width, height, tile_size, stride)) == 1:
             return -(-height // stride), -(-width // stride)
         return height, width, tile_size
 
@@ -304,8 +307,7 @@ class Codec:
             raise ImageError(f"the model {self.config.name} takes gray images; this one has colours")
         if not self.limits.allow(picture.width, picture.height):
             raise UsageError(self.limits.refusal(picture.width, picture.height))
-        sides = tile_sides(picture.width, picture.height, tile_size, self.config.hyper_stride)
-        tiles = len(TileGrid(picture.width, picture.height, *sides))
+        tiles = len(grid_of(picture.width, picture.height, tile_size, self.config.hyper_stride))
         if tiles > MAX_TILES:
             raise UsageError(f"tiles of {tile_size} pixels a side would be {tiles:,} in this image: take larger ones")
 

@@ -25,7 +25,7 @@ from .container import overhead
 from .decoder import to_pixels
 from .rate import Rate, Values, search
 from .symbols import TileCoder, TileSymbols
-from .tiles import Rect, TileGrid, tile_sides
+from .tiles import Rect, TileGrid, grid_of
 
 KEPT_PIXELS = 16_000_000  # of one batch's analysis: larger images are analysed again at each step of a search
 
@@ -69,10 +69,10 @@ class Encoder:
         self.margin = math.ceil(seen / self.config.hyper_stride) * self.config.hyper_stride
 
     def prepare(self, picture: Picture, rate: Rate, tile_size: int, *, preview: bool) -> Encoding:
-        sides = tile_sides(picture.width, picture.height, tile_size, self.config.hyper_stride)
+        grid = grid_of(picture.width, picture.height, tile_size, self.config.hyper_stride)
         levels = levels_of(picture)
         boxes = boxes_of(picture, levels, preview=preview) if rate.kind in ("bpp", "size") else None
-        return Encoding(picture, rate, TileGrid(picture.width, picture.height, *sides), levels, preview, boxes)
+        return Encoding(picture, rate, grid, levels, preview, boxes)
 
     def encode(self, encodings: Sequence[Encoding], batch_size: int) -> None:
         """Fill in qualities and symbols of pictures that go together: see `Codec.plan_key`."""

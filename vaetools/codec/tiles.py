@@ -102,3 +102,8 @@ def tile_sides(width: int, height: int, tile_size: int, stride: int) -> tuple[in
     counts = [math.ceil(side / tile_size) for side in (width, height)]
     sides = [math.ceil(side / count / stride) * stride for side, count in zip((width, height), counts, strict=True)]
     return sides[0], sides[1]
+
+
+def grid_of(width: int, height: int, tile_size: int, stride: int) -> TileGrid:
+    """The tiles that an image of so many pixels is coded in; arguments as of tile_sides."""
+    return TileGrid(width, height, *tile_sides(width, height, tile_size, stride))
