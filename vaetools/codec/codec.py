@@ -24,6 +24,7 @@ from ..model.config import ModelConfig
 from ..model.precision import has_bfloat16, pick_device
 from ..model.threads import Lanes
 from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
+from .batches import batches_of, shape_limit
 from .boxes import alpha_in, levels_in, metadata_in, pixels_in, source_names
 from .coded import Coded
 from .container import Contents, Limits, round_quality, unpack
@@ -139,17 +140,12 @@ class Codec:
                 self._check_picture(picture, tile_size)
         rates = [rate] * len(pictures) if isinstance(rate, Rate) else list(rate)
         coded: list[Coded | None] = [None] * len(pictures)
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for position, picture in enumerate(pictures):
-            groups.setdefault(self.plan_key(picture.height, picture.width, tile_size), []).append(position)
-        for key, same in groups.items():
-            size = self.batch_limit(key, batch_size)
-            for start in range(0, len(same), size):
-                chosen = same[start : start + size]
-                encodings = [self._encoder.prepare(pictures[i], rates[i], tile_size, preview=preview) for i in chosen]
-                self._encoder.encode(encodings, batch_size)
-                for position, encoding in zip(chosen, encodings, strict=True):
-                    coded[position] = Coded(self.model.hash, self.coder, encoding)
+        keys = [self.plan_key(picture.height, picture.width, tile_size) for picture in pictures]
+        for chosen in batches_of(range(len(keys)), keys.__getitem__, lambda key: self.batch_limit(key, batch_size)):
+            encodings = [self._encoder.prepare(pictures[i], rates[i], tile_size, preview=preview) for i in chosen]
+            self._encoder.encode(encodings, batch_size)
+            for position, encoding in zip(chosen, encodings, strict=True):
+                coded[position] = Coded(self.model.hash, self.coder, encoding)
         return [one for one in coded if one is not None]
 
     def estimate(
@@ -181,7 +177,7 @@ class Codec:
         """At most `batch_size` images of a key, and as many pixels as the device takes at once, but at least one image."""
         if len(key) > 2:
             return 1
-        return max(1, min(batch_size, self.batch_pixels // (key[0] * key[1] * self.config.hyper_stride**2)))
+        return shape_limit((key[0], key[1]), self.config.hyper_stride, batch_size, self.batch_pixels)
 
     # Decompression.
 

@@ -23,6 +23,7 @@ from ..model.config import ModelConfig
 from ..model.memory import give_back
 from ..model.precision import autocast
 from ..model.vae import VAE
+from .batches import batches_of, shape_limit
 from .container import Contents, Header
 from .symbols import TileCoder, TileReader
 from .tiles import Rect, TileGrid
@@ -218,13 +219,7 @@ class Decoder:
         self, items: Iterable[T], shape_of: Callable[[T], tuple[int, int]], stride: int, batch_size: int
     ) -> Iterator[list[T]]:
         """Groups of one shape, in positions of `stride` pixels, of at most batch_pixels together."""
-        shapes: dict[tuple[int, int], list[T]] = {}
-        for item in items:
-            shapes.setdefault(shape_of(item), []).append(item)
-        for (rows, columns), same in shapes.items():
-            size = max(1, min(batch_size, self.batch_pixels // (rows * columns * stride**2)))
-            for start in range(0, len(same), size):
-                yield same[start : start + size]
+        return batches_of(items, shape_of, lambda shape: shape_limit(shape, stride, batch_size, self.batch_pixels))
 
     def _decode_tiles(self, tiles: Sequence[tuple[Decoding, int]]) -> tuple[Tensor, dict[int, FormatError]]:
         """Latents (B, M, h, w), and what went wrong, by row."""

@@ -20,6 +20,7 @@ from ..model import quantiser
 from ..model.memory import give_back
 from ..model.quantiser import Crop
 from ..model.vae import VAE, Analysis
+from .batches import batches_of, shape_limit
 from .boxes import boxes_of, levels_of
 from .container import overhead
 from .decoder import to_pixels
@@ -114,16 +115,9 @@ class Encoder:
             evaluate(found)
 
     def _batches(self, encodings: Sequence[Encoding], batch_size: int) -> list[list[_Window]]:
-        groups: dict[tuple[tuple[int, int], Crop], list[_Window]] = {}
-        for encoding in encodings:
-            for number in range(len(encoding.grid)):
-                window = self._window(encoding, number)
-                groups.setdefault((window.shape, window.crop), []).append(window)
-        batches = []
-        for (shape, _), same in groups.items():
-            size = max(1, min(batch_size, self.batch_pixels // (math.prod(shape) * self.config.hyper_stride**2)))
-            batches += [same[start : start + size] for start in range(0, len(same), size)]
-        return batches
+        windows = (self._window(encoding, number) for encoding in encodings for number in range(len(encoding.grid)))
+        stride, pixels = self.config.hyper_stride, self.batch_pixels
+        return list(batches_of(windows, lambda w: (w.shape, w.crop), lambda key: shape_limit(key[0], stride, batch_size, pixels)))
 
     def _window(self, encoding: Encoding, number: int) -> _Window:
         tile, stride = encoding.grid[number], self.config.hyper_stride
