@@ -5,22 +5,51 @@ Once this is imported, Pillow opens and saves .vtc files: see docs/pillow.md.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors, pillow
 from .errors import VaetoolsError
 
 if TYPE_CHECKING:
+    from .augment.augmenter import Augmenter
+    from .augment.bank import LatentBank
+    from .augment.transforms import BatchAugment, LatentTransform
     from .codec.codec import Codec
+    from .latents.augment import LatentAugment
+    from .latents.batch import latent_collate
+    from .latents.folder import LatentFolder
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "VaetoolsError", "__version__", "errors", "pillow"]
+__all__ = [
+    "Augmenter",
+    "BatchAugment",
+    "Codec",
+    "LatentAugment",
+    "LatentBank",
+    "LatentFolder",
+    "LatentTransform",
+    "VaetoolsError",
+    "__version__",
+    "errors",
+    "latent_collate",
+    "pillow",
+]
+
+_MODULES = {
+    "Augmenter": "augment.augmenter",
+    "BatchAugment": "augment.transforms",
+    "Codec": "codec.codec",
+    "LatentAugment": "latents.augment",
+    "LatentBank": "augment.bank",
+    "LatentFolder": "latents.folder",
+    "LatentTransform": "augment.transforms",
+    "latent_collate": "latents.batch",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for: `vaetools --help` must not wait for it."""
-    if name == "Codec":
-        from .codec.codec import Codec
-
-        return Codec
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -259,15 +259,19 @@ class Augmenter:
                 for start in range(0, len(same), BATCH):
                     run(same[start : start + BATCH])
             return
-        lanes = min(torch.get_num_threads(), MOST_LANES)
+        threads = torch.get_num_threads()
+        lanes = min(threads, MOST_LANES)
         if lanes == 1:  # as in the workers of a loader
             for job in jobs:
                 run([job])
             return
         # The number of threads changes what rounding does: a thread of its own, where it is 1, leaves the caller's alone.
-        with ThreadPoolExecutor(min(lanes, len(jobs)), "augment", lambda: torch.set_num_threads(1)) as pool:
-            for _ in pool.map(lambda job: run([job]), jobs):
-                pass
+        try:
+            with ThreadPoolExecutor(min(lanes, len(jobs)), "augment", lambda: torch.set_num_threads(1)) as pool:
+                for _ in pool.map(lambda job: run([job]), jobs):
+                    pass
+        finally:
+            torch.set_num_threads(threads)  # which also is what threads to come start with
 
     def _augment(self, group: list[_Job], bank: LatentBank | None, classes: int, epoch: int) -> None:
         generators = [generator_of(job.seed) for job in group]
@@ -342,8 +346,9 @@ class Augmenter:
 
 
 def refuse_forked_cuda(device: str) -> None:
-    """Raises UsageError in a process that was forked, if `device` is a GPU: CUDA cannot be used there."""
-    if device.startswith("cuda") and os.getpid() != _IMPORTED_BY:
+    """Raises UsageError in a process that was forked, if `device` is a GPU, or would be: CUDA cannot be used there."""
+    wants_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if wants_cuda and os.getpid() != _IMPORTED_BY:
         raise UsageError(
             "CUDA cannot be used in a forked worker: augment after collate with BatchAugment, or give the loader "
             "multiprocessing_context='spawn', or the augmenter device='cpu'"

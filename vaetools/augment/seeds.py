@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import UsageError
 
 SEED_BITS = 63  # what a torch.Generator and a signed integer of 64 bits both take
+PART = 1 << 18  # values that a digest takes at once
 _MASK = (1 << SEED_BITS) - 1
 _INTEGER_VIEWS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
@@ -57,7 +58,10 @@ def _digests(images: Tensor) -> list[int]:
         rows = rows.view(_INTEGER_VIEWS[rows.dtype])
     elif rows.dtype == torch.uint16:
         rows = rows.view(torch.int16)
-    sums = ((rows.to(torch.int64) + 1) * _multipliers(rows.shape[1], rows.device)).sum(1)  # modulo 2^64
+    sums = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    for number, part in enumerate(rows.split(PART, 1)):  # eight bytes are needed for each of one
+        factors = _multipliers(min(PART, rows.shape[1]), rows.device)[: part.shape[1]] * (2 * number + 1)
+        sums += ((part.to(torch.int64) + 1) * factors).sum(1)  # modulo 2^64
     kind = str(images.dtype).encode()
     return [
         int.from_bytes(hashlib.blake2b(struct.pack("<q3Q", value, *shape) + kind, digest_size=8).digest(), "little") & _MASK
@@ -65,7 +69,7 @@ def _digests(images: Tensor) -> list[int]:
     ]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _multipliers(count: int, device: torch.device) -> Tensor:
     """Odd pseudo-random numbers: SplitMix64 (Steele et al., OOPSLA 2014) of 0, 1, 2..., in arithmetic modulo 2^64."""
 
