@@ -159,6 +159,14 @@ def test_the_gate_keeps_what_looks_like_its_class_and_counts(weights: Path, bank
     assert near.acceptance == {0: (2, 12), 1: (2, 12)}  # five draws each, in vain
 
 
+def test_the_gate_does_not_let_large_classes_outvote_small_ones(weights: Path) -> None:
+    images = photographs(8)
+    space = Augmenter.load(weights, device="cpu").space
+    bank = LatentBank.fit(space, list(images), [0] * 7 + [1])
+    gated = Augmenter(space, "jitter", 0.02, bank=bank, gate=NearestGate(bank, 5))
+    assert gated.augment(images[7:], [1], [1]).accepted == (True,)
+
+
 def test_a_classifier_can_be_the_gate(weights: Path) -> None:
     def bright(images: Tensor) -> Tensor:
         return (images.mean((1, 2, 3)) > 0.5).long()

@@ -20,18 +20,20 @@ class Gate(Protocol):
 
 
 class NearestGate:
-    """Keeps an image if most of its nearest real latents are of its class."""
+    """Keeps an image if its nearest real latents are of its class: each neighbour's vote counts by one over the images of its
+    class in the bank, so that large classes do not outvote small ones."""
 
     def __init__(self, bank: LatentBank, neighbours: int = 5) -> None:
         if neighbours < 1:
             raise UsageError(f"the gate looks at 1 or more neighbours, not {neighbours}")
         self.bank, self.neighbours = bank, neighbours
+        self._votes = 1 / torch.bincount(bank.labels, minlength=bank.classes).clamp_min(1).double()
 
     def keeps(self, images: Tensor, latents: Latents, labels: Tensor) -> list[bool]:
         kept = []
         for y, label in zip(latents.y, labels.tolist(), strict=True):
             near = self.bank.labels[self.bank.nearest(y, self.neighbours, same=True)]
-            kept.append(int(torch.bincount(near).argmax()) == label)
+            kept.append(int(torch.bincount(near, self._votes[near]).argmax()) == label)
         return kept
 
 

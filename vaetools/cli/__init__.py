@@ -19,6 +19,7 @@ COMMANDS = {
     "info": ("info", "info", "Print what the header of a .vtc file says."),
     "compare": ("evaluate", "compare", "Compare restored images with their originals."),
     "eval": ("evaluate", "evaluate", "Measure rate and distortion beside other codecs."),
+    "augment": ("augment", "augment", "Write augmented copies of a labelled folder of images."),
     "train": ("train", "train", "Train a model on a folder of images."),
     "export": ("train", "export", "Write the weights of a training run's last checkpoint."),
 }

@@ -96,6 +96,15 @@ def reason_of(error: BaseException | str) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def cannot_go_on(error: OSError, place: Path, done: int) -> VaetoolsError:
+    """What to raise when nothing more can be written."""
+    advice = "free some space" if error.errno in NO_MORE_SPACE else "make it writable"
+    return VaetoolsError(
+        f"{place}: {reason_of(error).lower()}; {done} files are done: "
+        f"{advice} and run the same command again, which goes on from there"
+    )
+
+
 class JobProgress(Protocol):
     """What a job tells while it runs, from any thread. Bytes are those of the sources."""
 
@@ -135,6 +144,15 @@ class Stored:
     crc32: str
     product: Product
     ms: float
+
+
+class Books(Protocol):
+    """What a writer tells of the files that it writes, from any thread."""
+
+    def fail(self, task: Task, error: BaseException | str) -> None: ...
+    def announce(self, files: Sequence[tuple[Task, Stored]]) -> None: ...
+    def finish(self, task: Task, stored: Stored) -> None: ...
+    def stop(self, error: OSError, place: Path) -> VaetoolsError: ...
 
 
 class Ledger:
@@ -193,11 +211,7 @@ class Ledger:
 
     def stop(self, error: OSError, place: Path) -> VaetoolsError:
         """What to raise when nothing more can be written."""
-        advice = "free some space" if error.errno in NO_MORE_SPACE else "make it writable"
-        return VaetoolsError(
-            f"{place}: {reason_of(error).lower()}; {self.outcome.done} files are done: "
-            f"{advice} and run the same command again, which goes on from there"
-        )
+        return cannot_go_on(error, place, self.outcome.done)
 
     def _append(self, entries: Sequence[Entry], *, durable: bool = False) -> None:
         try:

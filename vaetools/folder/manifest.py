@@ -12,9 +12,11 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Generic, Protocol, Self, TypeVar
 
 from ..errors import UsageError
 
@@ -56,6 +58,10 @@ class Entry:
     ms: float = 0.0
     notes: tuple[str, ...] = ()
     error: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.path, self.output
 
     def to_line(self) -> bytes:
         """ASCII, without the end of the line; but for the status, what has its default is left out."""
@@ -104,14 +110,22 @@ def number_or_inf(value: float | None) -> float | str | None:
     return "inf" if value is not None and math.isinf(value) else value
 
 
-class Manifest:
-    """The last entry about each file of an output folder. `open` to add to it, `read` to look at it.
+class Line(Protocol):
+    """What a journal holds one of per line."""
 
-    >>> with Manifest.open(folder) as manifest:
-    ...     manifest.append([Entry("a.png", "a.png.vtc", output_bytes=812)])
-    >>> Manifest.read(folder).last("a.png", "a.png.vtc").output_bytes
-    812
-    """
+    @property
+    def key(self) -> Hashable:
+        """What it is about: of lines with the same key, the last one holds."""
+
+    def to_line(self) -> bytes:
+        """Without the end of the line."""
+
+
+LineT = TypeVar("LineT", bound=Line)
+
+
+class Journal(ABC, Generic[LineT]):
+    """The last line about each thing in an output folder. `open` to add to it, `read` to look at it."""
 
     # locked: no other job writes to the folder.
 
@@ -119,12 +133,17 @@ class Manifest:
         self.path = folder / MANIFEST
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self._entries: dict[Hashable, LineT] = {}
         self._torn = False
         self.locked = False
 
+    @staticmethod
+    @abstractmethod
+    def parse(line: bytes) -> LineT | None:
+        """None for what is no whole line."""
+
     @classmethod
-    def open(cls, folder: Path) -> Manifest:
+    def open(cls, folder: Path) -> Self:
         """For one job alone, from now until `close`; made if it is not there.
 
         Raises UsageError if another job has it, or it cannot be written.
@@ -146,7 +165,7 @@ class Manifest:
         return manifest
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Path) -> Self:
         """As it is now, empty if there is none; nothing can be appended. Raises UsageError if it cannot be read."""
         manifest = cls(folder, None)
         manifest._load()
@@ -157,7 +176,7 @@ class Manifest:
             with self.path.open("rb") as file:
                 line = b"\n"
                 for line in file:
-                    entry = Entry.from_line(line)
+                    entry = self.parse(line)
                     if entry is not None:
                         self._take(entry)
         except FileNotFoundError:
@@ -166,7 +185,7 @@ class Manifest:
             raise UsageError(f"{self.path}: cannot be read ({error.strerror})") from None
         self._torn = not line.endswith(b"\n")
 
-    def append(self, entries: Iterable[Entry], *, durable: bool = False) -> None:
+    def append(self, entries: Iterable[LineT], *, durable: bool = False) -> None:
         """From any thread: all of the lines or none, handed to the system, and to the disk if `durable`.
 
         Raises OSError, such as that of a full disk.
@@ -188,16 +207,26 @@ class Manifest:
             for entry in entries:
                 self._take(entry)
 
-    def _take(self, entry: Entry) -> None:
-        self._entries.pop((entry.path, entry.output), None)  # so that the order is that of the last lines
-        self._entries[entry.path, entry.output] = entry
+    def clear(self) -> None:
+        """Forget everything. Raises OSError, such as that of a disk that fails."""
+        if self._descriptor is None:
+            raise UsageError(f"{self.path}: was opened for reading only")
+        with self._lock:
+            os.ftruncate(self._descriptor, 0)
+            os.fsync(self._descriptor)
+            self._entries.clear()
+            self._torn = False
 
-    def last(self, path: str, output: str) -> Entry | None:
-        """What is known about the file `path` that becomes `output`."""
-        return self._entries.get((path, output))
+    def _take(self, entry: LineT) -> None:
+        self._entries.pop(entry.key, None)  # so that the order is that of the last lines
+        self._entries[entry.key] = entry
 
-    def __iter__(self) -> Iterator[Entry]:
-        """The last entry of each pair of path and output, in the order of the file."""
+    def find(self, key: Hashable) -> LineT | None:
+        """The last line of that key."""
+        return self._entries.get(key)
+
+    def __iter__(self) -> Iterator[LineT]:
+        """The last line of each key, in the order of the file."""
         return iter(self._entries.values())
 
     def __len__(self) -> int:
@@ -209,11 +238,29 @@ class Manifest:
             os.close(self._descriptor)  # and with it goes the lock
             self._descriptor = None
 
-    def __enter__(self) -> Manifest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Manifest(Journal[Entry]):
+    """The last entry about each file of an output folder.
+
+    >>> with Manifest.open(folder) as manifest:
+    ...     manifest.append([Entry("a.png", "a.png.vtc", output_bytes=812)])
+    >>> Manifest.read(folder).last("a.png", "a.png.vtc").output_bytes
+    812
+    """
+
+    @staticmethod
+    def parse(line: bytes) -> Entry | None:
+        return Entry.from_line(line)
+
+    def last(self, path: str, output: str) -> Entry | None:
+        """What is known about the file `path` that becomes `output`."""
+        return self.find((path, output))
 
 
 def _lock(descriptor: int, folder: Path) -> bool:

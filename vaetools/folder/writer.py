@@ -24,7 +24,7 @@ from typing import Generic, TypeVar
 
 from ..errors import ImageError, VaetoolsError
 from ..files import make_names_durable, sync_file, temporary_path
-from .ledger import NO_MORE_SPACE, NO_PLACE, Ledger, Product, Stored, Task
+from .ledger import NO_MORE_SPACE, NO_PLACE, Books, Product, Stored, Task
 
 Result = TypeVar("Result")
 
@@ -44,7 +44,7 @@ class Writer(Generic[Result]):
     file alone, but for those of a full disk and of an output folder that is no longer writable.
     """
 
-    def __init__(self, folder: Path, finish: Callable[[Task, Result, Path], Product], ledger: Ledger) -> None:
+    def __init__(self, folder: Path, finish: Callable[[Task, Result, Path], Product], ledger: Books) -> None:
         self.folder, self.finish, self.ledger = folder, finish, ledger
         self._error: BaseException | None = None
         self._temporaries: set[Path] = set()

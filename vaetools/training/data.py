@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +31,10 @@ class ImageCache:
     unreadable: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], config: ModelConfig, limit_bytes: int) -> ImageCache:
-        """Decode every image once. Raises TrainingError if none can be read."""
+    def load(
+        cls, folder: str | os.PathLike[str], config: ModelConfig, limit_bytes: int, *, only: Sequence[Path] | None = None
+    ) -> ImageCache:
+        """Decode every image below `folder` once, or those of them in `only`. Raises TrainingError if none can be read."""
         cache = cls([], [], {}, config)
         used = 0
 
@@ -41,7 +44,7 @@ class ImageCache:
             except ImageError as error:
                 return str(error)
 
-        paths = list_images(folder)
+        paths = list_images(folder) if only is None else list(only)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(paths), 64):  # a bounded look-ahead keeps the memory limit true
                 chunk = paths[start : start + 64]

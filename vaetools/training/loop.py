@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,10 @@ def train(
     resume: bool = False,
     quality_lambdas: tuple[float, float] | None = None,
     device: str = "auto",
+    only: Sequence[Path] | None = None,
 ) -> Path | None:
-    """Train on the images below `folder` and return the path of the exported weights, below `run`; None on ranks but the first.
+    """Train on the images below `folder`, or on `only` these. Returns the path of the exported weights, below `run`; None on
+    ranks but the first.
 
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
     `quality_lambdas`, if given, another range of qualities to train towards from there.
@@ -155,7 +158,7 @@ def train(
                 config = replace(config, quality_lambdas=quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
         check_crops(config, settings)
-        cache = ImageCache.load(folder, config, settings.cache_bytes)
+        cache = ImageCache.load(folder, config, settings.cache_bytes, only=only)
         report.folder(cache, settings.crops[0][1])
         trainer = Trainer(config, settings, ranks)
         if saved is None:

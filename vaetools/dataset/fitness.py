@@ -1,0 +1,31 @@
+"""Which operators go with which data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..augment.operators import OPERATORS, Operator
+from ..errors import UsageError
+from .dataset import Dataset
+
+
+def refuse_unfit(dataset: Dataset, operators: Sequence[Sequence[Operator]], *, gated: bool) -> None:
+    """Raises UsageError if one of the operators, or a gate, does not go with what the data set says of its images."""
+    used = {operator.name: operator for chain in operators for operator in chain}
+    moving = sorted(name for name, operator in used.items() if not operator.keeps_pixels)
+    if dataset.marks and moving:
+        keeping = ", ".join(name for name, operator in OPERATORS.items() if operator.keeps_pixels)
+        raise UsageError(
+            f"{', '.join(moving)} may move what the {dataset.marks} of the layout {dataset.layout} mark: "
+            f"use operators that keep pixels in place ({keeping})"
+        )
+    if not dataset.classes:
+        labelled = sorted(name for name, operator in used.items() if operator.needs_labels)
+        what = f"{', '.join(labelled)} work within a class" if labelled else "the gate compares classes" if gated else ""
+        if what:
+            raise UsageError(f"{what}, and images in the layout {dataset.layout} have none: it takes a folder for each class")
+    mixing = sorted(name for name, operator in used.items() if operator.mixes_labels)
+    if mixing:
+        raise UsageError(
+            f"{', '.join(mixing)} mixes classes, and a folder holds one: mix while training, or choose other operators"
+        )

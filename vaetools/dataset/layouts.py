@@ -1,0 +1,117 @@
+"""From a folder to a data set: the layouts that are known, and which one it is.
+
+imagefolder   cat/a.png, train/cat/a.png              a folder for each class
+coco          train/a.jpg, annotations/train.json     a JSON file that names images and their boxes
+yolo          images/train/a.jpg, labels/train/a.txt  a text file of boxes for each image
+masks         images/a.jpg, masks/a_mask.png          an image of classes for each image
+plain         a.png                                   images, and nothing about them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import UsageError
+from . import coco, masks, yolo
+from .dataset import Dataset, Item, with_stems
+from .listing import Listing, folders_of
+from .pairs import IMAGE_FOLDERS
+from .splits import is_train, split_level
+
+
+def open_dataset(root: Path, layout: str = "auto", *, leave_out: Path | None = None) -> Dataset:
+    """The data set in `root`, but for the folder `leave_out`. layout: one of LAYOUTS.
+
+    Raises UsageError if it is none, is not of that layout, or contradicts itself.
+    """
+    if layout not in LAYOUTS:
+        raise UsageError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    listing = Listing.of(root, leave_out=leave_out)
+    if layout == "auto":
+        layout = detect(listing)
+    dataset = _READERS[layout](listing)
+    if not dataset.train:
+        raise UsageError(f"{root}: as {layout}, it has no image to augment")
+    return dataset
+
+
+def detect(listing: Listing) -> str:
+    """The name of its layout."""
+    if coco.find(listing):
+        return "coco"
+    if yolo.pairs(listing):
+        return "yolo"
+    if masks.pairs(listing):
+        return "masks"
+    level = split_level([folders_of(path) for path in listing.images])
+    classes = {_class_of(path, level) for path in listing.images if _is_train(path, level)}
+    return "plain" if "" in classes or classes <= IMAGE_FOLDERS else "imagefolder"
+
+
+def _class_of(path: str, level: int | None) -> str:
+    """The first folder of its path that is no split; "" if there is none."""
+    folders = folders_of(path)
+    if level is not None and len(folders) > level:
+        folders = (*folders[:level], *folders[level + 1 :])
+    return folders[0] if folders else ""
+
+
+def _split_of(path: str, level: int | None) -> str:
+    folders = folders_of(path)
+    return folders[level] if level is not None and len(folders) > level else ""
+
+
+def _is_train(path: str, level: int | None) -> bool:
+    return level is None or is_train(_split_of(path, level))
+
+
+def _item(path: str, level: int | None, label: str | None) -> Item:
+    return Item(path, _split_of(path, level), _is_train(path, level), label)
+
+
+def _imagefolder(listing: Listing) -> Dataset:
+    level = split_level([folders_of(path) for path in listing.images])
+    items = [_item(path, level, _class_of(path, level)) for path in listing.images if _class_of(path, level)]
+    if not items:
+        raise UsageError(f"{listing.root}: no image lies in a folder of its class (such as {listing.root / 'cat' / 'a.png'})")
+    beside = [path for path in listing.images if not _class_of(path, level)]
+    notes = [*listing.notes, *_about_sidecars(listing), *_about_empty(listing, level)]
+    if beside:
+        notes.append(f"{len(beside)} images lie in no class folder and are not augmented, such as {beside[0]}")
+    return Dataset(listing.root, "imagefolder", with_stems(items), (*beside, *listing.others), notes=tuple(notes))
+
+
+def _plain(listing: Listing) -> Dataset:
+    level = split_level([folders_of(path) for path in listing.images])
+    items = with_stems(_item(path, level, None) for path in listing.images)
+    notes = [*listing.notes, *_about_sidecars(listing)]
+    in_folders = [bool(_class_of(path, level)) for path in listing.images]
+    if any(in_folders) and not all(in_folders):
+        notes.append("images lie both in folders and beside them, so folders are not taken for classes")
+    return Dataset(listing.root, "plain", items, tuple(listing.others), notes=tuple(notes))
+
+
+def _about_sidecars(listing: Listing) -> list[str]:
+    found = listing.sidecars()
+    return [f"{len(found)} files are named as images are, such as {found[0]}: copies get none of their own"] if found else []
+
+
+def _about_empty(listing: Listing, level: int | None) -> list[str]:
+    """Folders beside those of the classes, without an image."""
+    depth = 2 if level == 0 else 1
+    filled = {folders_of(path)[:depth] for path in listing.images}
+    splits = {path[:-1] for path in filled}
+    found = [tuple(folder.split("/")) for folder in listing.folders]
+    empty = [path for path in found if len(path) == depth and path[:-1] in splits and path != ("",) and path not in filled]
+    return [f"{listing.root.joinpath(*path)}: a class without an image" for path in sorted(empty)]
+
+
+_READERS: dict[str, Callable[[Listing], Dataset]] = {
+    "imagefolder": _imagefolder,
+    "coco": coco.read,
+    "yolo": yolo.read,
+    "masks": masks.read,
+    "plain": _plain,
+}
+LAYOUTS = ("auto", *_READERS)

@@ -1,0 +1,88 @@
+"""Images with masks: `images/a.jpg` and `masks/a.png`, or `masks/a_mask.png`; several masks of one image, too."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+
+from ..errors import UsageError
+from .dataset import Companion, Dataset, Item, with_stems
+from .listing import Listing
+from .pairs import beyond_images, parallel_folders
+from .splits import is_train, split_level
+
+MASK_FOLDERS = ("masks", "mask", "labels", "annotations")
+SEPARATORS = "_-. "
+NO_MASKS = (".txt", ".json", ".xml", ".csv")
+
+
+def pairs(listing: Listing) -> dict[str, tuple[Companion, ...]]:
+    """The masks of each image that has some. A mask's name starts with its image's, and goes on with nothing or a separator."""
+    files: dict[str, list[str]] = defaultdict(list)
+    images: dict[str, list[str]] = defaultdict(list)
+    for path in (*listing.images, *listing.others):
+        files[path.rpartition("/")[0]].append(path.rpartition("/")[2])
+    for path in listing.images:
+        images[path.rpartition("/")[0]].append(path)
+    spelled = {folder.lower(): folder for folder in files}
+    found: dict[str, tuple[Companion, ...]] = {}
+    for paths in images.values():
+        for wanted in parallel_folders(paths[0], MASK_FOLDERS):
+            folder = spelled.get(wanted.lower(), wanted)
+            masks = [name for name in files.get(folder, ()) if not name.endswith(NO_MASKS)]
+            for path, names in _matched(paths, masks).items():
+                found[path] = found.get(path, ()) + tuple(_companion(folder, name, path) for name in sorted(names))
+    return found
+
+
+def _companion(folder: str, mask: str, image: str) -> Companion:
+    """Where a mask's name holds all of its image's, a.jpg.png, that of a copy does so too: a__v1.png.png."""
+    stem, suffix = os.path.splitext(image.rpartition("/")[2])
+    after = mask[len(stem) :]
+    if after.startswith(suffix) and after != suffix:
+        after = ".png" + after[len(suffix) :]
+    return Companion(f"{folder}/{mask}", f"{folder}/", after)
+
+
+def _matched(images: list[str], masks: list[str]) -> dict[str, list[str]]:
+    """Of the images that a mask's name starts with, it belongs to those of the longest: x_2_mask to x_2, and not to x."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for path in images:
+        by_stem[os.path.splitext(path.rpartition("/")[2])[0]].append(path)
+    matched: dict[str, list[str]] = defaultdict(list)
+    for mask in masks:
+        ends = [end for end in range(len(mask), 0, -1) if end == len(mask) or mask[end] in SEPARATORS]
+        stem = next((mask[:end] for end in ends if mask[:end] in by_stem), None)
+        for path in by_stem[stem] if stem is not None else ():
+            matched[path].append(mask)
+    return matched
+
+
+def read(listing: Listing) -> Dataset:
+    """Raises UsageError if no image has a mask."""
+    masks = pairs(listing)
+    if not masks:
+        raise UsageError(f"{listing.root}: no image has a mask (images/a.jpg needs masks/a.png or masks/a_mask.png, for one)")
+    paths = [path for path in listing.images if parallel_folders(path, MASK_FOLDERS)]
+    level = split_level([beyond_images(path) for path in paths])
+    items: list[Item] = []
+    failed: list[tuple[str, str]] = []
+    for path in paths:
+        folders = beyond_images(path)
+        split = folders[level] if level is not None and len(folders) > level else ""
+        train = level is None or is_train(split)
+        if path in masks or not train:
+            items.append(Item(path, split, train, None, masks.get(path, ())))
+        else:
+            failed.append((path, "it has no mask, and is not augmented"))
+    taken = {item.path for item in items} | {mask.path for each in masks.values() for mask in each}
+    others = [path for path in (*listing.images, *listing.others) if path not in taken]
+    return Dataset(
+        listing.root,
+        "masks",
+        with_stems(items),
+        tuple(others),
+        marks="masks",
+        notes=tuple(listing.notes),
+        failed=tuple(failed),
+    )

@@ -1,0 +1,124 @@
+"""From the plan to the files: reading, the network and the disk at the same time."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..augment.augmenter import Augmenter
+from ..augment.seeds import digest
+from ..codec.tensors import to_picture, to_tensor
+from ..errors import ImageError, VaetoolsError
+from ..folder.ledger import Product, Task
+from ..folder.pipeline import Pipeline
+from ..folder.writer import Writer
+from ..images.picture import Picture
+from ..images.read import read_picture
+from ..images.write import save_picture
+from .books import AugmentBooks
+from .tasks import Output, Plan, Source
+
+PIXELS_ON_CPU, PIXELS_ON_DEVICE = 500_000, 8_000_000  # of one batch, whose end an interruption waits for
+
+Made = list[tuple[Task, Picture | None]]  # outputs with their pictures; None for files that are copied byte for byte
+
+
+@dataclass(frozen=True)
+class _Content:
+    """One image that was read; tensor (C, H, W)."""
+
+    picture: Picture
+    tensor: Tensor
+
+
+class _Unpacked:
+    """Takes what became of images, and gives the writer one file after another."""
+
+    def __init__(self, writer: Writer[Picture | None]) -> None:
+        self.writer = writer
+
+    def put(self, results: Sequence[tuple[Task, Made]], ms: float, after: Callable[[], None]) -> None:
+        self.writer.put([pair for _, made in results for pair in made], ms, after)
+
+    def check(self) -> None:
+        self.writer.check()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def write_outputs(plan: Plan, augmenter: Augmenter, books: AugmentBooks, max_pixels: int) -> None:
+    """Write all outputs of a plan that are to do.
+
+    Raises VaetoolsError if nothing more can be written, KeyboardInterrupt with the number of copies that are done.
+    """
+    todo = [output for output in plan.outputs if output.todo]
+    books.progress.start(len(todo), sum(output.size for output in todo))
+    if not todo:
+        return
+
+    def read(task: Task) -> _Content | None:
+        if not isinstance(task, Source):
+            return None
+        picture = read_picture(task.source, max_pixels=max_pixels)
+        tensor = to_tensor(picture.pixels)
+        if task.seen is None or digest([tensor])[0] != task.seen.digest:
+            raise ImageError("it was changed while the job ran; run the same command again")
+        return _Content(picture, tensor)
+
+    def work(tasks: Sequence[Task], contents: Sequence[_Content | None]) -> list[Made | VaetoolsError]:
+        return list(_augment(tasks, contents, augmenter, books))
+
+    def finish(task: Task, picture: Picture | None, path: Path) -> Product:
+        if picture is None:
+            shutil.copyfile(task.source, path)
+            return Product(0.0)
+        return Product(0.0, notes=(*picture.notes, *save_picture(path, picture, "png")))
+
+    def batches(stop: threading.Event) -> Iterator[list[Task]]:
+        on_cpu = augmenter.space.device.type == "cpu"
+        return plan.batches(by_size=not augmenter.exact, pixels=PIXELS_ON_CPU if on_cpu else PIXELS_ON_DEVICE)
+
+    try:
+        sink = _Unpacked(Writer(plan.target, finish, books))
+        Pipeline(read, work, sink, books.fail).run(batches)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{books.outcome.done} copies are done; the same command goes on from there") from None
+
+
+def _augment(tasks: Sequence[Task], contents: Sequence[_Content | None], augmenter: Augmenter, books: AugmentBooks) -> list[Made]:
+    """What becomes of each task. Copies that are done already go through the network again only where others of the batch could
+    come out differently without them."""
+    made: list[Made] = [[] for _ in tasks]
+    jobs: list[tuple[int, Output, _Content]] = []
+    labels: list[int] = []
+    for place, (task, content) in enumerate(zip(tasks, contents, strict=True)):
+        if isinstance(task, Source) and content is not None:
+            copies = [copy for copy in task.copies if copy.todo or not augmenter.exact]
+            jobs += [(place, copy, content) for copy in copies]
+            labels += [task.label] * len(copies) if task.label is not None else []
+        else:
+            made[place].append((task, None))
+    if not jobs:
+        return made
+    images = [content.tensor for _, _, content in jobs]
+    done = augmenter.augment(images, [copy.seed for _, copy, _ in jobs], labels or None)
+    refused = []
+    for number, (place, copy, content) in enumerate(jobs):
+        if not copy.todo:
+            continue
+        copy.operator, copy.strength = done.operators[number], done.strengths[number]
+        if not done.accepted[number]:
+            refused.append(copy)
+            continue
+        source = content.picture
+        picture = Picture(to_picture(done.images[number]).pixels, source.format, source.mode, source.metadata, source.notes)
+        made[place].append((copy, picture))
+        made[place] += [(companion, None) for companion in copy.companions if companion.todo]
+    books.refuse(refused)
+    return made
