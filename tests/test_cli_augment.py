@@ -88,12 +88,13 @@ def test_the_gate_tells_of_each_class(tmp_path: Path, weights: Path) -> None:
     done = run(source, "-o", tmp_path / "out", "--model", weights, "--gate", "--device", "cpu")
     assert done.exit_code == 0, done.output
     found = re.search(
-        r"^dog: 2 images, (\d) copies, (\d) left out by the gate; it accepted (\d) of \d+ \(\d+ %\)$", done.stdout, re.M
+        r"^cat: 8 images, (\d) copies, (\d) left out by the gate; it accepted (\d) of \d+ \(\d+ %\)$", done.stdout, re.M
     )
     assert found, done.stdout
-    assert int(found[1]) + int(found[2]) == 2
+    assert int(found[1]) + int(found[2]) == 8
     assert int(found[1]) == int(found[3])
-    assert f"{8 + int(found[1])} copies of 10 images written, {found[2]} left out by the gate" in done.stdout
+    assert re.search(r"^dog: 2 images, 2 copies; it accepted 2 of \d+ \(\d+ %\)$", done.stdout, re.M)
+    assert f"{2 + int(found[1])} copies of 10 images written, {found[2]} left out by the gate" in done.stdout
 
 
 def test_a_layout_that_is_given(source: Path, tmp_path: Path, weights: Path) -> None:

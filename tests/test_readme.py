@@ -41,12 +41,12 @@ def test_commands_run_in_the_order_they_stand_in(photos: Path) -> None:
         assert program == "vaetools"
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 0, (arguments, done.output)
-    for made in ("restored/trip/coffee.png", "curves.png", "result.json", "runs/mine/metrics.csv"):
+    for made in ("restored/trip/coffee.png", "larger/cat__v2.png", "preview/.vaetools-preview.html", "curves.png", "result.json", "runs/mine/metrics.csv"):
         assert (photos.parent / made).is_file()
 
 
 def test_python_examples_run(photos: Path) -> None:
-    first, second = re.findall(r"```python\n(.*?)```", README, re.S)
+    first, second, third = re.findall(r"```python\n(.*?)```", README, re.S)
     names = {"images": [torch.from_numpy(skimage.data.chelsea()[:70, :90].copy()).permute(2, 0, 1)]}
     exec(first, names)
     assert names["images"][0].shape == (3, 70, 90)
@@ -54,6 +54,8 @@ def test_python_examples_run(photos: Path) -> None:
     exec(second, {})
     with Image.open("small.png") as small:
         assert small.size == (64, 64)
+    exec(third, names)
+    assert names["more"][0].shape == names["images"][0].shape
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)

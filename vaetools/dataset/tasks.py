@@ -13,6 +13,7 @@ from .counts import count_copies
 from .dataset import Dataset, Item
 from .survey import Seen
 
+COPIES_A_BATCH = 64  # and with small images, progress is told of no later
 FILES_A_BATCH = 64
 
 
@@ -144,6 +145,6 @@ def _grouped(sources: Iterable[Source], *, by_size: bool, pixels: int) -> Iterat
         key = (source.height, source.width) if by_size else ()
         batch = opened.setdefault(key, [])
         batch.append(source)
-        if sum(each.pixels for each in batch) >= pixels:
+        if sum(each.pixels for each in batch) >= pixels or sum(len(each.copies) for each in batch) >= COPIES_A_BATCH:
             yield opened.pop(key)
     yield from opened.values()
