@@ -41,7 +41,8 @@ def test_commands_run_in_the_order_they_stand_in(photos: Path) -> None:
         assert program == "vaetools"
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 0, (arguments, done.output)
-    for made in ("restored/trip/coffee.png", "larger/cat__v2.png", "preview/.vaetools-preview.html", "curves.png", "result.json", "runs/mine/metrics.csv"):
+    augmented = ("larger/cat__v2.png", "preview/.vaetools-preview.html")
+    for made in ("restored/trip/coffee.png", *augmented, "curves.png", "result.json", "runs/mine/metrics.csv"):
         assert (photos.parent / made).is_file()
 
 
