@@ -28,8 +28,8 @@ from .pixels import moved, shown, to_model
 from .seeds import generator_of, seed_for
 from .strength import Strength, as_strength
 
-DEFAULT_OPERATORS = "jitter"
-DEFAULT_STRENGTH = 0.5
+DEFAULT_OPERATORS = "hyper"
+DEFAULT_STRENGTH = 0.3
 DEFAULT_QUALITY = 50.0
 BATCH = 64  # images that go through the network at once, where they do
 TRIES = 5  # draws for one image before the gate has it left as it is

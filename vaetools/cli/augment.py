@@ -32,11 +32,11 @@ DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
 )
 @click.option(
     "--operators",
-    default="jitter",
-    show_default=True,
-    help="What is done: each copy gets one of these, such as jitter,style or jitter,hyper+style, where + joins.",
+    metavar="NAMES",
+    help="What is done: each copy gets one of these, such as jitter,style or jitter,hyper+style, where + joins "
+    "[default: hyper,style; with --fit and classes: extrapolate,difference,resample].",
 )
-@click.option("--strength", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="0 nothing, to 1.")
+@click.option("--strength", type=click.FloatRange(0, 1), help="0 nothing, to 1 [default: 0.3; with --fit and classes: 0.5].")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another one gives other copies.")
 @click.option("--model", help=f"An installed model, a weights file or a training run [default: {DEFAULT_MODEL}].")
 @click.option(
@@ -67,8 +67,8 @@ def augment(
     target: Path,
     copies: int,
     balance: bool,
-    operators: str,
-    strength: float,
+    operators: str | None,
+    strength: float | None,
     seed: int,
     model: str | None,
     fit: Path | None,
@@ -100,7 +100,9 @@ def augment(
     """
     from ..augment.augmenter import Augmenter
     from ..augment.operators import parse_operators
+    from ..dataset.fitness import default_operators
     from ..dataset.job import Options, augment_folder, foresee, preview_folder
+    from ..dataset.layouts import open_dataset
 
     options = Options(
         copies=copies,
@@ -116,6 +118,9 @@ def augment(
         raise UsageError("--model and --fit exclude each other: give one of them")
     if fit is None and fit_minutes is not None:
         raise UsageError("--fit-minutes is for --fit, which is not given")
+    if operators is None or strength is None:
+        usual = default_operators(open_dataset(source, layout, leave_out=target), fitted=fit is not None)
+        operators, strength = operators or usual[0], usual[1] if strength is None else strength
     if dry_run:
         _print_forecast(foresee(source, target, parse_operators(operators), options, tell=_tell), as_json)
         return

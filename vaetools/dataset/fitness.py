@@ -8,6 +8,16 @@ from ..augment.operators import OPERATORS, Operator
 from ..errors import UsageError
 from .dataset import Dataset
 
+# (operators, strength). The first are mild, and need no classes; the others are what helped classifiers of few images most, with a
+# model that was fitted to these: docs/augmentation.md has the figures.
+MILD = ("hyper,style", 0.3)
+WITHIN_CLASSES = ("extrapolate,difference,resample", 0.5)
+
+
+def default_operators(dataset: Dataset, *, fitted: bool) -> tuple[str, float]:
+    """What is done where nobody says: (operators, strength). fitted: with a model of the data set's own."""
+    return WITHIN_CLASSES if fitted and dataset.classes and not dataset.marks else MILD
+
 
 def refuse_unfit(dataset: Dataset, operators: Sequence[Sequence[Operator]], *, gated: bool) -> None:
     """Raises UsageError if one of the operators, or a gate, does not go with what the data set says of its images."""
