@@ -10,6 +10,7 @@ import pytest
 
 from vaetools.dataset.counts import count_copies
 from vaetools.dataset.dataset import Dataset, refuse_collisions
+from vaetools.dataset.fitness import default_operators
 from vaetools.dataset.layouts import open_dataset
 from vaetools.errors import UsageError
 
@@ -313,3 +314,13 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         count_copies(items, 0)
     with pytest.raises(UsageError, match="balancing needs classes"):
         count_copies(items, 1, balance=True)
+
+
+def test_what_is_done_by_default_follows_from_the_data_set_and_the_model(tmp_path: Path) -> None:
+    classes = open_dataset(files.imagefolder(tmp_path / "classes", {"dog": 1, "cat": 1}))
+    boxes = open_dataset(files.yolo(tmp_path / "boxes"))
+    mild = ("hyper,style", 0.3)
+    assert default_operators(classes, fitted=False, balance=True) == mild
+    assert default_operators(boxes, fitted=True, balance=False) == mild
+    assert default_operators(classes, fitted=True, balance=False) == ("extrapolate,difference", 0.8)
+    assert default_operators(classes, fitted=True, balance=True) == ("extrapolate,difference,resample", 0.5)

@@ -34,9 +34,9 @@ DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
     "--operators",
     metavar="NAMES",
     help="What is done: each copy gets one of these, such as jitter,style or jitter,hyper+style, where + joins "
-    "[default: hyper,style; with --fit and classes: extrapolate,difference,resample].",
+    "[default: hyper,style; with --fit and classes: extrapolate,difference, and with --balance resample too].",
 )
-@click.option("--strength", type=click.FloatRange(0, 1), help="0 nothing, to 1 [default: 0.3; with --fit and classes: 0.5].")
+@click.option("--strength", type=click.FloatRange(0, 1), help="0 nothing, to 1 [default: 0.3, or 0.8, or 0.5].")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another one gives other copies.")
 @click.option("--model", help=f"An installed model, a weights file or a training run [default: {DEFAULT_MODEL}].")
 @click.option(
@@ -119,7 +119,8 @@ def augment(
     if fit is None and fit_minutes is not None:
         raise UsageError("--fit-minutes is for --fit, which is not given")
     if operators is None or strength is None:
-        usual = default_operators(open_dataset(source, layout, leave_out=target), fitted=fit is not None)
+        dataset = open_dataset(source, layout, leave_out=target)
+        usual = default_operators(dataset, fitted=fit is not None, balance=balance)
         operators, strength = operators or usual[0], usual[1] if strength is None else strength
     if dry_run:
         _print_forecast(foresee(source, target, parse_operators(operators), options, tell=_tell), as_json)

@@ -8,15 +8,18 @@ from ..augment.operators import OPERATORS, Operator
 from ..errors import UsageError
 from .dataset import Dataset
 
-# (operators, strength). The first are mild, and need no classes; the others are what helped classifiers of few images most, with a
-# model that was fitted to these: docs/augmentation.md has the figures.
+# (operators, strength). The first are mild, and need no classes; the others are what helped classifiers of few images, and of few
+# images of some classes, with a model that was fitted to these: docs/augmentation.md has the figures.
 MILD = ("hyper,style", 0.3)
-WITHIN_CLASSES = ("extrapolate,difference,resample", 0.5)
+WITHIN_CLASSES = ("extrapolate,difference", 0.8)
+BALANCING = ("extrapolate,difference,resample", 0.5)
 
 
-def default_operators(dataset: Dataset, *, fitted: bool) -> tuple[str, float]:
+def default_operators(dataset: Dataset, *, fitted: bool, balance: bool) -> tuple[str, float]:
     """What is done where nobody says: (operators, strength). fitted: with a model of the data set's own."""
-    return WITHIN_CLASSES if fitted and dataset.classes and not dataset.marks else MILD
+    if fitted and dataset.classes and not dataset.marks:
+        return BALANCING if balance else WITHIN_CLASSES
+    return MILD
 
 
 def refuse_unfit(dataset: Dataset, operators: Sequence[Sequence[Operator]], *, gated: bool) -> None:
