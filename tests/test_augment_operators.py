@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from vaetools.augment.augmenter import Augmenter
 from vaetools.augment.bank import LatentBank
 from vaetools.augment.latents import Latents, LatentSpace
 from vaetools.augment.operators import OPERATORS, Context, parse_operators
@@ -201,9 +203,49 @@ def test_a_bank_survives_a_file(bank: LatentBank, space: LatentSpace, tmp_path: 
     assert again.labels.tolist() == LABELS
 
 
+def test_a_bank_from_a_file_gives_the_same_images_bit_for_bit(bank: LatentBank, space: LatentSpace, tmp_path: Path) -> None:
+    bank.save(tmp_path / "one")
+    again = LatentBank.load(tmp_path / "one")
+    again.save(tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    images = photographs(4, 64)
+    small = LatentBank.fit(space, list(images), [0, 1, 0, 1])
+    small.save(tmp_path / "three")
+    for name in ("style", "difference", "sample"):
+        fresh, loaded = (
+            Augmenter(space, name, 1.0, bank=each).augment(images.float() / 255, range(4), [0, 1, 0, 1]).images
+            for each in (small, LatentBank.load(tmp_path / "three"))
+        )
+        assert all(torch.equal(one, other) for one, other in zip(fresh, loaded, strict=True))
+
+
 def test_a_bank_takes_at_most_so_many_of_a_class(space: LatentSpace) -> None:
     few = LatentBank.fit(space, list(photographs(8)), [0] * 6 + [1] * 2, limit_per_class=3, seed=1)
     assert torch.bincount(few.labels).tolist() == [3, 2]
+
+
+def test_a_bank_does_not_depend_on_the_number_of_threads(space: LatentSpace, threads: Callable[[int], None]) -> None:
+    images, labels = list(photographs(4, 64)), [0, 1, 0, 1]
+    banks = []
+    for count in (1, 2):
+        threads(count)
+        banks.append(LatentBank.fit(space, images, labels))
+        assert torch.get_num_threads() == count
+    assert banks[0].identity == banks[1].identity
+
+
+def test_a_bank_of_large_images_is_of_bounded_size(space: LatentSpace) -> None:
+    large = LatentBank.fit(space, [torch.zeros(3, 40, 2000, dtype=torch.uint8)], [0])
+    assert large.y.shape[-1] * space.config.latent_stride == 256
+
+
+def test_another_image_is_another(space: LatentSpace) -> None:
+    two = LatentBank.fit(space, list(photographs(2)), [0, 1])
+    latents = space.encode(photographs(2).float() / 255)
+    for seed in range(20):
+        result = OPERATORS["style"].apply(latents, Context(space, two), torch.ones(2), generators(seed, seed + 1))
+        assert not torch.equal(result.y[0], latents.y[0])
+        assert not torch.equal(result.y[1], latents.y[1])
 
 
 def test_banks_that_cannot_be_used_are_refused(space: LatentSpace, bank: LatentBank, tmp_path: Path) -> None:

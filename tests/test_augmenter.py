@@ -36,10 +36,11 @@ def bank(weights: Path) -> LatentBank:
 
 def as_type(images: Tensor, kind: str) -> Tensor:
     whole = images.to(torch.int32)
-    return {"uint8": images, "uint16": (whole * 257).to(torch.uint16), "float": images.float() / 255}[kind]
+    floats = {kind: (images.double() / 255).to(getattr(torch, kind)) for kind in ("float16", "float32", "float64")}
+    return {"uint8": images, "uint16": (whole * 257).to(torch.uint16), **floats}[kind]
 
 
-@pytest.mark.parametrize("kind", ["uint8", "uint16", "float"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float16", "float32", "float64"])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_strength_0_with_detail_returns_the_input_exactly(name: str, kind: str, weights: Path, bank: LatentBank) -> None:
     images = as_type(photographs(4, 18), kind)
@@ -225,8 +226,19 @@ def test_wrong_arguments_are_refused(weights: Path, bank: LatentBank) -> None:
         Augmenter.load(weights, device="cpu", quality=101)
     with pytest.raises(UsageError, match="fit it again"):
         Augmenter.load(weights, device="cpu", quality=20, bank=bank)
+    for labels in ([0, 2], [0, -1]):
+        with pytest.raises(UsageError, match="not among the 2 classes"):
+            Augmenter.load(weights, "mix", device="cpu", bank=bank).augment(images, [1, 2], labels)
+    with pytest.raises(UsageError, match="labels are class numbers, not None"):
+        Augmenter.load(weights, device="cpu").augment(images, [1, 2], [0, None])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="not among the 2 classes"):
         Augmenter.load(weights, "mix", device="cpu", bank=bank).augment(images, [1, 2], [0, 2])
+
+
+def test_gates_are_told_apart_in_the_settings(weights: Path, bank: LatentBank) -> None:
+    space = Augmenter.load(weights, device="cpu").space
+    gates = [NearestGate(bank, 1), NearestGate(bank, 5), ClassifierGate(lambda x: x), ClassifierGate(lambda x: x, "resnet")]
+    assert len({Augmenter(space, bank=bank, gate=gate).settings()["gate"] for gate in gates}) == 4
 
 
 def test_operators_that_move_pixels_refuse_what_marks_them(weights: Path, bank: LatentBank) -> None:
@@ -252,6 +264,12 @@ def test_digests_tell_pixels_sizes_and_types_apart() -> None:
     assert digest(image[None]) == [digest_one(image)] == digest([image])
     assert digest_one(image.permute(1, 2, 0).contiguous().permute(2, 0, 1)) == digest_one(image)  # however it lies in memory
     assert digest_one(torch.arange(12, dtype=torch.uint8).view(3, 2, 2)) == 4503055657396174313
+
+
+def test_digests_tell_large_images_apart() -> None:
+    red, green = torch.zeros(2, 3, 512, 512, dtype=torch.uint8)
+    red[0], green[1] = 255, 85
+    assert digest_one(red) != digest_one(green)
 
 
 def test_digests_need_a_batch_or_a_list() -> None:

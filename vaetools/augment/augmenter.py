@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import index as index_of
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from .seeds import generator_of, seed_for
 from .strength import Strength, as_strength
 
 DEFAULT_OPERATORS = "hyper"
-DEFAULT_STRENGTH = 0.3
+DEFAULT_STRENGTH = 0.15
 DEFAULT_QUALITY = 50.0
 BATCH = 64  # images that go through the network at once, where they do
 TRIES = 5  # draws for one image before the gate has it left as it is
@@ -176,7 +177,7 @@ class Augmenter:
             "detail": self.detail,
             "probability": self.probability,
             "bank": None if self.bank is None else self.bank.identity,
-            "gate": None if self.gate is None else type(self.gate).__name__,
+            "gate": None if self.gate is None else self.gate.identity,
             "exact": self.exact,
             "precision": "bfloat16" if self.space.bfloat16 else "float32",
         }
@@ -207,7 +208,7 @@ class Augmenter:
             raise UsageError("some of the operators work within a class: give the labels of the images")
         if self.gate is not None and labels is None:
             raise UsageError("the gate compares with labels: give those of the images")
-        numbers = [-1] * len(images) if labels is None else [int(label) for label in labels]
+        numbers = [-1] * len(images) if labels is None else [_class_number(label) for label in labels]
         bank = self._bank_for(images, numbers)
         classes = bank.classes if bank is not None and self.mixes_labels else 0
         jobs = [_Job(image, seed, label, image) for image, seed, label in zip(images, seeds, numbers, strict=True)]
@@ -355,13 +356,20 @@ def refuse_forked_cuda(device: str) -> None:
         )
 
 
+def _class_number(label: Any) -> int:
+    try:
+        return index_of(label)
+    except TypeError:
+        raise UsageError(f"labels are class numbers, not {label!r}") from None
+
+
 def _uniform(generator: torch.Generator) -> float:
     return float(torch.rand(1, generator=generator))
 
 
 def _one_hot(label: int, classes: int) -> Tensor | None:
-    if not classes or label < 0:
-        return None if not classes else torch.zeros(classes)
-    if label >= classes:
+    if not classes:
+        return None
+    if not 0 <= label < classes:
         raise UsageError(f"the label {label} is not among the {classes} classes of the bank")
     return F.one_hot(torch.tensor(label), classes).float()

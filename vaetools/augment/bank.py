@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..files import replace_bytes
+from ..model.threads import one_thread
 from .latents import LatentSpace
 from .pixels import to_model
 from .seeds import generator_of, seed_for
 
 SAME = 0.01  # relative distance below which two latents are of the same image
 LIMIT_PER_CLASS = 500
+LIMIT_BYTES = 1 << 30
+LARGEST_SIDE = 256  # pixels, of the images of a bank
 
 
 class LatentBank:
@@ -37,7 +41,9 @@ class LatentBank:
             raise UsageError(f"a bank needs as many labels as latents, and at least one: {len(labels)} and {len(y)}")
         if int(labels.min()) < 0:
             raise UsageError(f"labels are class numbers from 0, not {int(labels.min())}")
-        self.y, self.z, self.labels = y, z, labels.to("cpu", torch.int64)
+        # In one order in memory, whether fresh or from a file: the order of summation, and so the last bit, depends on it.
+        self.y, self.z = (x.clone(memory_format=torch.contiguous_format) for x in (y, z))
+        self.labels = labels.to("cpu", torch.int64)
         self.model_hash, self.quality = model_hash, quality
         self.classes = max(int(self.labels.max()) + 1, classes or 0)
 
@@ -55,27 +61,31 @@ class LatentBank:
         limit_per_class: int = LIMIT_PER_CLASS,
         seed: int = 0,
     ) -> LatentBank:
-        """Encode labelled images, (C, H, W) of uint8, uint16 or floats in 0..1: at most so many of a class, chosen by `seed`.
+        """Encode labelled images, (C, H, W) of uint8, uint16 or floats in 0..1.
 
-        All are brought to the size of the first. Raises UsageError if their numbers differ or there are none.
+        At most `limit_per_class` of a class, chosen by `seed`, and fewer where that would be more than LIMIT_BYTES. All are
+        brought to the size of the first, or to LARGEST_SIDE. Raises UsageError if their numbers differ or there are none.
         """
         whole = [int(label) for label in labels]
-        chosen = _limited(whole, limit_per_class, seed)
         y, z, kept = [], [], []
         shape: tuple[int, int] | None = None
+        chosen: set[int] = set()
         count = 0
-        for index, image in enumerate(images):
-            count += 1
-            if index not in chosen:
-                continue
-            x = to_model(image, space.config)[None]
-            shape = shape or (x.shape[2], x.shape[3])
-            if x.shape[2:] != shape:
-                x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
-            latents = space.encode(x)
-            y.append(latents.y)
-            z.append(latents.z)
-            kept.append(whole[index])
+        with one_thread(space.device):  # as images are encoded one by one, so that a bank does not depend on the machine's cores
+            for index, image in enumerate(images):
+                count += 1
+                if shape is None:
+                    shape = _bank_size(int(image.shape[-2]), int(image.shape[-1]))
+                    chosen = _limited(whole, _limit(space, shape, whole, limit_per_class), seed)
+                if index not in chosen:
+                    continue
+                x = to_model(image, space.config)[None]
+                if x.shape[2:] != shape:
+                    x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
+                latents = space.encode(x)
+                y.append(latents.y)
+                z.append(latents.z)
+                kept.append(whole[index])
         if count != len(whole):
             raise UsageError(f"{count} images and {len(whole)} labels: there must be one for each")
         if not kept:
@@ -117,7 +127,7 @@ class LatentBank:
         The image itself alone if there is no other.
         """
         places = torch.arange(len(self)) if label is None else self.members(label)
-        query = self._to_size(y[None], self.y.shape[-2:]).flatten(1).float()
+        query = self._as_query(y)
         flat = self._flat[places.to(self._flat.device)]
         distances = (flat - query).square().sum(1)
         order = distances.argsort(stable=True)
@@ -125,6 +135,14 @@ class LatentBank:
             others = order[distances[order] > SAME**2 * query.square().sum()]
             order = others if len(others) else order
         return places[order[:count].cpu()]
+
+    def _as_query(self, y: Tensor) -> Tensor:
+        return self._to_size(y[None], self.y.shape[-2:]).flatten(1).float().to(self._flat.device)
+
+    def is_same(self, place: int, y: Tensor) -> bool:
+        """Whether y (M, h, w) is of the very image that is there."""
+        query = self._as_query(y)
+        return bool((self._flat[place] - query).square().sum() <= SAME**2 * query.square().sum())
 
     def take(self, places: Tensor, like_y: Tensor, like_z: Tensor) -> tuple[Tensor, Tensor]:
         """y and z at these positions, of the size of the given ones."""
@@ -144,8 +162,8 @@ class LatentBank:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """One safetensors file. Raises OSError if it cannot be written."""
-        metadata = {"model": self.model_hash, "quality": repr(self.quality), "classes": str(self.classes)}
-        replace_bytes(Path(path), save({name: tensor.contiguous() for name, tensor in self._tensors.items()}, metadata))
+        about = {"model": self.model_hash, "quality": self.quality, "classes": self.classes}
+        replace_bytes(Path(path), save(self._tensors, {"bank": json.dumps(about)}))  # of several keys, the order would vary
 
     @property
     def _tensors(self) -> dict[str, Tensor]:
@@ -156,12 +174,10 @@ class LatentBank:
         """Raises UsageError if the file is missing or no bank."""
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                about = json.loads((file.metadata() or {})["bank"])
                 y, z, labels = (file.get_tensor(name) for name in ("y", "z", "labels"))
-            return cls(
-                y, z, labels, model_hash=metadata["model"], quality=float(metadata["quality"]), classes=int(metadata["classes"])
-            )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            return cls(y, z, labels, model_hash=about["model"], quality=about["quality"], classes=about["classes"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path}: no bank of latents ({error})") from None
 
     @cached_property
@@ -173,10 +189,22 @@ class LatentBank:
         return content.hexdigest()[:16]
 
 
+def _bank_size(height: int, width: int) -> tuple[int, int]:
+    shrink = min(1.0, LARGEST_SIDE / max(height, width))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def _limit(space: LatentSpace, size: tuple[int, int], labels: Sequence[int], limit_per_class: int) -> int:
+    """Of the images of a class, in LIMIT_BYTES of them all."""
+    if limit_per_class < 1:
+        raise UsageError(f"the limit of a class must be at least 1, not {limit_per_class}")
+    rows, columns = space.shape(*size)
+    each = 4 * rows * columns * space.config.latent_channels
+    return max(1, min(limit_per_class, LIMIT_BYTES // (each * max(1, len(set(labels))))))
+
+
 def _limited(labels: Sequence[int], limit: int, seed: int) -> set[int]:
     """Which images to take: all of a small class, a random part of a large one."""
-    if limit < 1:
-        raise UsageError(f"the limit of a class must be at least 1, not {limit}")
     by_class: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         by_class.setdefault(label, []).append(index)

@@ -14,7 +14,13 @@ from .latents import Latents
 
 
 class Gate(Protocol):
-    """Says which of a batch are to be kept: images (B, C, H, W) in 0..1, their latents, and their labels (B,)."""
+    """Says which of a batch are to be kept: images (B, C, H, W) in 0..1, their latents, and their labels (B,).
+
+    identity: tells gates apart that decide otherwise, for the settings of a job.
+    """
+
+    @property
+    def identity(self) -> str: ...
 
     def keeps(self, images: Tensor, latents: Latents, labels: Tensor) -> list[bool]: ...
 
@@ -27,6 +33,7 @@ class NearestGate:
         if neighbours < 1:
             raise UsageError(f"the gate looks at 1 or more neighbours, not {neighbours}")
         self.bank, self.neighbours = bank, neighbours
+        self.identity = f"nearest {neighbours}"
         self._votes = 1 / torch.bincount(bank.labels, minlength=bank.classes).clamp_min(1).double()
 
     def keeps(self, images: Tensor, latents: Latents, labels: Tensor) -> list[bool]:
@@ -38,10 +45,13 @@ class NearestGate:
 
 
 class ClassifierGate:
-    """Keeps an image if a classifier agrees: `classify` gives (B,) labels, or (B, K) scores, of images in 0..1."""
+    """Keeps an image if a classifier agrees: `classify` gives (B,) labels, or (B, K) scores, of images in 0..1.
 
-    def __init__(self, classify: Callable[[Tensor], Tensor]) -> None:
-        self.classify = classify
+    name: of the classifier; a folder job that goes on under another name is refused.
+    """
+
+    def __init__(self, classify: Callable[[Tensor], Tensor], name: str = "") -> None:
+        self.classify, self.identity = classify, f"classifier {name}".strip()
 
     @torch.no_grad()
     def keeps(self, images: Tensor, latents: Latents, labels: Tensor) -> list[bool]:

@@ -113,7 +113,7 @@ def style(latents: Latents, context: Context, strength: Tensor, generators: Sequ
     Adaptive instance normalisation, Huang and Belongie, ICCV 2017, equation 8; mixed as in MixStyle, Zhou et al., ICLR 2021.
     """
     y = latents.y
-    other, _ = _partners(latents, context, [_one_of(len(context.bank_or_refuse()), each) for each in generators])
+    other, _ = _partners(latents, context, _others(latents, context, generators))
     mean, std = _moments(y)
     other_mean, other_std = _moments(other)
     styled = (y - mean) / std * other_std + other_mean
@@ -199,7 +199,7 @@ def mix(latents: Latents, context: Context, strength: Tensor, generators: Sequen
     MixUp, Zhang et al., ICLR 2018, in latents.
     """
     bank = context.bank_or_refuse()
-    places = [_one_of(len(bank), generator) for generator in generators]
+    places = _others(latents, context, generators)
     y, z = _partners(latents, context, places)
     share = 0.5 * strength.to(latents.y.device) * uniform(generators, latents.y)
     labels = latents.labels
@@ -224,6 +224,16 @@ def _towards_neighbour(
     return latents.moved(
         latents.y + per_row(share, latents.y) * (y - latents.y), latents.z + per_row(share, latents.z) * (z - latents.z)
     )
+
+
+def _others(latents: Latents, context: Context, generators: Sequence[torch.Generator]) -> list[int]:
+    """For each image any of the bank, but not itself if there is another."""
+    bank = context.bank_or_refuse()
+    places = []
+    for y, generator in zip(latents.y, generators, strict=True):
+        place = _one_of(len(bank), generator)
+        places.append((place + 1) % len(bank) if bank.is_same(place, y) else place)
+    return places
 
 
 def _partners(latents: Latents, context: Context, places: Sequence[int]) -> tuple[Tensor, Tensor]:

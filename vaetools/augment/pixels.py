@@ -47,7 +47,7 @@ def moved(image: Tensor, delta: Tensor) -> Tensor:
     colours = image[: OPAQUE_CHANNELS[image.shape[0]]]
     delta = _in_channels_of(image, delta)
     if image.is_floating_point():
-        return _with_alpha(image, (colours.float() + delta).clamp(0, 1).to(image.dtype))
+        return _with_alpha(image, (colours + delta.to(image.dtype)).clamp(0, 1))  # where delta is 0, exactly the same
     largest = LARGEST[image.dtype]
     whole = (colours.to(torch.int32).float() + largest * delta).round().clamp(0, largest)
     return _with_alpha(image, whole.to(torch.int32).to(image.dtype))

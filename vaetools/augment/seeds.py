@@ -60,8 +60,7 @@ def _digests(images: Tensor) -> list[int]:
         rows = rows.view(torch.int16)
     sums = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     for number, part in enumerate(rows.split(PART, 1)):  # eight bytes are needed for each of one
-        factors = _multipliers(min(PART, rows.shape[1]), rows.device)[: part.shape[1]] * (2 * number + 1)
-        sums += ((part.to(torch.int64) + 1) * factors).sum(1)  # modulo 2^64
+        sums += ((part.to(torch.int64) + 1) * _multipliers(number * PART, part.shape[1], rows.device)).sum(1)  # modulo 2^64
     kind = str(images.dtype).encode()
     return [
         int.from_bytes(hashlib.blake2b(struct.pack("<q3Q", value, *shape) + kind, digest_size=8).digest(), "little") & _MASK
@@ -70,8 +69,8 @@ def _digests(images: Tensor) -> list[int]:
 
 
 @lru_cache(maxsize=16)
-def _multipliers(count: int, device: torch.device) -> Tensor:
-    """Odd pseudo-random numbers: SplitMix64 (Steele et al., OOPSLA 2014) of 0, 1, 2..., in arithmetic modulo 2^64."""
+def _multipliers(start: int, count: int, device: torch.device) -> Tensor:
+    """Odd pseudo-random numbers: SplitMix64 (Steele et al., OOPSLA 2014) of start, start + 1..., in arithmetic modulo 2^64."""
 
     def shifted(x: Tensor, bits: int) -> Tensor:
         return (x >> bits) & ((1 << (64 - bits)) - 1)
@@ -79,12 +78,15 @@ def _multipliers(count: int, device: torch.device) -> Tensor:
     def signed(value: int) -> int:
         return value - (1 << 64) if value >> 63 else value
 
-    x = torch.arange(1, count + 1, dtype=torch.int64, device=device) * signed(0x9E3779B97F4A7C15)
+    x = torch.arange(start + 1, start + count + 1, dtype=torch.int64, device=device) * signed(0x9E3779B97F4A7C15)
     x = (x ^ shifted(x, 30)) * signed(0xBF58476D1CE4E5B9)
     x = (x ^ shifted(x, 27)) * signed(0x94D049BB133111EB)
     return (x ^ shifted(x, 31)) | 1
 
 
 def generator_of(seed: int) -> torch.Generator:
-    """On the CPU, whatever the device of the images: the same draws everywhere."""
+    """On the CPU, whatever the device of the images: the same draws everywhere.
+
+    torch's generator for CPUs looks at the lower 32 bits of its seed: among 65,000 images there may be two with the same draws.
+    """
     return torch.Generator().manual_seed(seed & _MASK)

@@ -78,12 +78,19 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps)
     for _ in range(recipe.steps):
         images, labels = draw(generator, recipe.batch)
-        loss = F.cross_entropy(network(to_input(images)), labels, weight=weights)
+        loss = weighted_cross_entropy(network(to_input(images)), labels, weights)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
     return network.eval()
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Of soft labels (B, classes), weighted by class: divided by the sum of the weights, as torch does for class numbers."""
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return -(labels * weights * logits.log_softmax(1)).sum() / (labels @ weights).sum()
 
 
 @torch.no_grad()
