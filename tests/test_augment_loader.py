@@ -180,6 +180,6 @@ def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(example, names)
     assert capsys.readouterr().out.splitlines() == [
         *(f"{epoch} torch.Size([3, 3, 128, 128])" for epoch in range(2)),
-        *["torch.uint8 torch.Size([3, 2])"] * 2,
+        *["torch.float32 torch.Size([3, 2])"] * 2,
     ]
     assert (names["image"].shape, names["image"].dtype) == ((64, 96, 3), np.float32)

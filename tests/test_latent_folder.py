@@ -15,9 +15,12 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from vaetools import Codec, LatentAugment, LatentBank, LatentFolder, errors, latent_collate
+from vaetools.augment.seeds import generator_of
 from vaetools.codec.container import pack, unpack
 from vaetools.codec.symbols import TileReader
 from vaetools.codec.tiles import Rect, TileGrid
+from vaetools.latents import augment as augment_module
+from vaetools.latents import folder as folder_module
 from vaetools.latents import reader as reader_module
 from vaetools.latents.window import window_of
 from vaetools.model import quantiser
@@ -152,6 +155,62 @@ def test_an_epoch_can_be_done_again(root: Path, weights: Path) -> None:
         images, _ = augment(batch_of(dataset))
     assert torch.equal(again(batch_of(dataset))[0], images)
     assert not torch.equal(again(batch_of(dataset))[0], images)  # met twice in one epoch
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_that_is_said_again_repeats(root: Path, weights: Path, workers: int) -> None:
+    augment = LatentAugment(weights, "jitter,hyper", 1.0, device="cpu", seed=7)
+
+    def started() -> tuple[LatentFolder, DataLoader[Any]]:
+        """As after a restart: a data set and a loader of their own."""
+        dataset = LatentFolder(root, model=weights, crop=24, seed=7)
+        return dataset, DataLoader(
+            dataset, batch_size=3, num_workers=workers, collate_fn=latent_collate, persistent_workers=workers > 0
+        )
+
+    def epoch_of(dataset: LatentFolder, loader: DataLoader[Any], epoch: int) -> Tensor:
+        dataset.set_epoch(epoch)
+        return torch.cat([augment(batch)[0] for batch in loader])
+
+    one, other = started(), started()
+    images = [epoch_of(*one, 0), epoch_of(*one, 0), epoch_of(*other, 0), epoch_of(*one, 1), epoch_of(*one, 0)]
+    assert [torch.equal(images[0], again) for again in images] == [True, True, True, False, True]
+
+
+def test_two_folders_that_take_turns_keep_what_was_met(root: Path, weights: Path) -> None:
+    augment = LatentAugment(weights, "jitter", 1.0, device="cpu", seed=7)
+    folders = [LatentFolder(root, model=weights, seed=7) for _ in range(2)]
+    for folder in folders:
+        folder.set_epoch(2)
+        augment(batch_of(folder, [0]))
+    first, second = ([augment(batch_of(folder, [number]))[0] for number, folder in enumerate(folders, 1)] for _ in range(2))
+    assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_without_set_epoch_no_two_epochs_are_alike(root: Path, weights: Path) -> None:
+    dataset = LatentFolder(root, model=weights, seed=7)
+    augment = LatentAugment(weights, "jitter", 1.0, device="cpu", seed=7)
+    assert not torch.equal(augment(batch_of(dataset))[0], augment(batch_of(dataset))[0])
+
+
+def test_a_crop_and_its_augmentation_are_drawn_apart(root: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data set and LatentAugment have one seed and know a file by one number; what is drawn must not be."""
+    seeds: dict[Any, list[int]] = {folder_module: [], augment_module: []}
+
+    def record(module: Any) -> None:
+        def recorder(seed: int) -> torch.Generator:
+            seeds[module].append(seed)
+            return generator_of(seed)
+
+        monkeypatch.setattr(module, "generator_of", recorder)
+
+    for module in seeds:
+        record(module)
+    dataset = LatentFolder(root, model=weights, crop=24, seed=7)
+    dataset.set_epoch(0)
+    LatentAugment(weights, "jitter", device="cpu", seed=7)(batch_of(dataset))
+    assert [len(drawn) for drawn in seeds.values()] == [6, 6]
+    assert len({seed for drawn in seeds.values() for seed in drawn}) == 12
 
 
 def test_without_a_seed_torch_decides(root: Path, weights: Path) -> None:

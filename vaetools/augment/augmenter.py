@@ -22,6 +22,7 @@ from ..errors import UsageError
 from ..model.threads import MOST_LANES
 from ..model.weights import find_by_name, load_weights
 from .bank import LatentBank
+from .chains import rows_by_chain
 from .gate import Gate, NearestGate
 from .latents import Latents, LatentSpace
 from .operators import Context, Operator, parse_operators
@@ -313,11 +314,8 @@ class Augmenter:
         epoch: int,
     ) -> list[int]:
         """Draw once for the rows `acting`. Returns those that the gate refuses."""
-        chains: dict[int, list[int]] = {}
-        for row in acting:
-            chains.setdefault(int(torch.randint(len(self.operators), (1,), generator=generators[row])), []).append(row)
         refused: list[int] = []
-        for number, rows in chains.items():
+        for number, rows in rows_by_chain(generators, len(self.operators), rows=acting).items():
             chain, index = self.operators[number], torch.tensor(rows, device=latents.y.device)
             strengths = [self.strength.at(epoch, group[row].label) for row in rows]
             drawn, there = latents.rows(index), context.rows(index.cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from .seeds import digest, seed_for
 
 MOST_MET = 1 << 18  # images that are told apart where no epoch ends; about 30 MB
 NO_EPOCH = -1
+_CALLS = itertools.count(1)  # of set_epoch, over all streams of this process
 
 
 class SeedStream:
@@ -34,13 +36,13 @@ class SeedStream:
             self.seed = None if seed is None else operator.index(seed)
         except TypeError:
             raise UsageError(f"the seed is a whole number or None, not {seed!r}") from None
-        self._share(NO_EPOCH)
+        self._share(NO_EPOCH, 0)
         self._forget()
 
-    def _share(self, epoch: int) -> None:
-        """The epoch, and how often it was said: in memory that workers share with the process that started them, as those that
-        persist get no other message."""
-        self._said = torch.tensor([epoch, 0], dtype=torch.int64, device="cpu").share_memory_()
+    def _share(self, epoch: int, call: int) -> None:
+        """The epoch, and by which call it was said: in memory that workers share with the process that started them, as those
+        that persist get no other message."""
+        self._said = torch.tensor([epoch, call], dtype=torch.int64, device="cpu").share_memory_()
 
     def _forget(self) -> None:
         self._period: tuple[int, int, int] | None = None
@@ -53,7 +55,7 @@ class SeedStream:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.seed, self._said = state["seed"], state["said"]
         if not self._said.is_shared():  # from a file, not on its way into a worker
-            self._share(int(self._said[0]))
+            self._share(int(self._said[0]), next(_CALLS))
         self._forget()
 
     def set_epoch(self, epoch: int) -> None:
@@ -64,12 +66,19 @@ class SeedStream:
         if epoch < 0:
             raise UsageError(f"epochs count from 0: {epoch}")
         said = self._said.numpy()  # the same memory, whatever mode torch is in
-        said[:] = epoch, said[1] + 1
+        said[:] = epoch, next(_CALLS)
 
     @property
     def epoch(self) -> int:
         """What `set_epoch` said last, 0 if nobody called it."""
-        return max(0, int(self._said[0]))
+        return self.said[0]
+
+    @property
+    def said(self) -> tuple[int, int]:
+        """The epoch, and the number of the call of `set_epoch` that said it, larger for each one in this process: what tells
+        that an epoch begins, even if it is the same again. (0, 0) if nobody called it."""
+        epoch, call = self._said.tolist()
+        return (0, 0) if epoch == NO_EPOCH else (epoch, call)
 
     def draw(self, images: Tensor | Sequence[Tensor]) -> list[int]:
         """The seed of each of (B, C, H, W), or a list of (C, H, W)."""
@@ -85,12 +94,12 @@ class SeedStream:
 
     def _enter_period(self) -> int:
         """The epoch's number in seeds. What was met before it, or by the process that this one was forked from, is forgotten."""
-        epoch, times = self._said.tolist()
+        epoch, call = self._said.tolist()
         ends = epoch != NO_EPOCH
         if not ends:
             worker = get_worker_info()
             epoch = 0 if worker is None else worker.seed  # its own: an image may wander to another worker that persists
-        period = (os.getpid(), epoch, times)
+        period = (os.getpid(), epoch, call)
         if self._period != period:
             self._forget()
             self._period = period

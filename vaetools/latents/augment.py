@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ..augment.augmenter import DEFAULT_OPERATORS, DEFAULT_STRENGTH
 from ..augment.bank import LatentBank
+from ..augment.chains import rows_by_chain
 from ..augment.latents import Latents
 from ..augment.operators import Context, Operator, parse_operators
-from ..augment.pixels import LARGEST
+from ..augment.pixels import to_model
 from ..augment.seeds import generator_of
 from ..augment.stream import SeedStream
 from ..augment.strength import Strength, as_strength
@@ -79,6 +80,7 @@ class LatentAugment:
         self.operators = parse_operators(operators) if operators else ()
         self.strength, self.probability = as_strength(strength), float(probability)
         self.stream, self.dtype = SeedStream(seed), dtype
+        self._epoch_call = 0  # the newest that a batch has come with
         self.bank = bank if isinstance(bank, LatentBank) or bank is None else LatentBank.load(bank)
         if self.bank is not None and self.bank.model_hash != self.space.model_hash:
             raise UsageError(
@@ -141,13 +143,21 @@ class LatentAugment:
             raise UsageError("some of the operators work within a class: labels must be class numbers, which these are not")
         return [-1] * len(batch)
 
+    def _seeds(self, batch: LatentBatch) -> list[int]:
+        """What was met is forgotten when a batch is of a newer call of set_epoch, even if it said the same epoch again. Older
+        ones come beside it, if the batches of several data sets take turns."""
+        if batch.epoch_call and (batch.epoch_call > self._epoch_call or batch.epoch != self.stream.epoch):
+            self._epoch_call = max(batch.epoch_call, self._epoch_call)
+            self.stream.set_epoch(batch.epoch)
+        return self.stream.draw(batch.identities[:, None, None, None])
+
     # Latents.
 
     def _latents(self, group: LatentGroup) -> Latents | None:
         """None where they are not needed."""
         space = self.space.at(group.quality)
         if group.pixels is not None:
-            return space.encode(_unit_range(group.pixels, self.config)) if self.operators else None
+            return space.encode(_to_model(group.pixels, self.config)) if self.operators else None
         assert group.z is not None
         assert group.residuals is not None
         if len(group.tiles) == 1:
@@ -167,17 +177,19 @@ class LatentAugment:
         if len(batch) < 2:
             raise UsageError("some operators take other images' latents: give a bank (LatentBank.fit), or more images at once")
         quality = float(parts[0].quality[0]) * 100
+        classes = torch.tensor(numbers).clamp(min=0)
+
+        def bank_of(y: Tensor, z: Tensor, rows: Tensor) -> LatentBank:
+            return LatentBank(y, z, classes[rows], model_hash=self.space.model_hash, quality=quality, classes=batch.classes)
+
         found = [there for there in latents if there is not None]
-        ys = [there.y * self.space.at(part.quality).rescaling_to(quality) for part, there in zip(parts, found, strict=True)]
-        rows = torch.cat([part.rows for part in parts])
-        return LatentBank(
-            torch.cat([_to_size(y, ys[0]) for y in ys]),
-            torch.cat([_to_size(there.z, found[0].z) for there in found]),
-            torch.tensor([max(0, numbers[row]) for row in rows.tolist()]),
-            model_hash=self.space.model_hash,
-            quality=quality,
-            classes=batch.classes,
-        )
+        banks = [
+            bank_of(there.y * self.space.at(part.quality).rescaling_to(quality), there.z, part.rows)
+            for part, there in zip(parts, found, strict=True)
+        ]
+        taken = [bank.take(torch.arange(len(bank)), banks[0].y, banks[0].z) for bank in banks]  # all of one size
+        y, z = (torch.cat(each) for each in zip(*taken, strict=True))
+        return bank_of(y, z, torch.cat([part.rows for part in parts]))
 
     # Images.
 
@@ -186,7 +198,7 @@ class LatentAugment:
         space = self.space.at(group.quality)
         moved, changed = (latents, None) if draw is None or latents is None else draw(space, group, latents)
         if group.pixels is not None:
-            x = _unit_range(group.pixels, self.config)
+            x = _to_model(group.pixels, self.config)
             if changed is not None and latents is not None and moved is not None:
                 height, width = group.pixels.shape[2:]
                 delta = space.decode(moved.y, height, width) - space.decode(latents.y, height, width)
@@ -214,9 +226,7 @@ class _Draw:
     def __init__(self, augment: LatentAugment, batch: LatentBatch, numbers: Sequence[int], bank: LatentBank | None) -> None:
         self.operators, self.strength, self.probability = augment.operators, augment.strength, augment.probability
         self.numbers, self.bank, self.epoch = numbers, bank, batch.epoch
-        if batch.epoch != augment.stream.epoch:  # each time that it is said, what was met is forgotten
-            augment.stream.set_epoch(batch.epoch)
-        self.seeds = augment.stream.draw(batch.identities[:, None, None, None])
+        self.seeds = augment._seeds(batch)
         self.soft: Tensor | None = None
         if augment._any("mixes_labels"):
             classes = max(batch.classes, 0 if bank is None else bank.classes)
@@ -230,11 +240,7 @@ class _Draw:
         """The latents of a group, changed, and (G, 1, 1, 1) which of them are."""
         rows = group.rows.tolist()
         generators = [generator_of(self.seeds[row]) for row in rows]
-        chains: dict[int, list[int]] = {}
-        for place, generator in enumerate(generators):
-            if float(torch.rand(1, generator=generator)) < self.probability:
-                chain = int(torch.randint(len(self.operators), (1,), generator=generator))
-                chains.setdefault(chain, []).append(place)
+        chains = rows_by_chain(generators, len(self.operators), probability=self.probability)
         y = latents.y.clone()
         for number, places in chains.items():
             index = torch.tensor(places, device=y.device)
@@ -264,9 +270,9 @@ class _Draw:
         return there.moved(there.y / factor)
 
 
-def _unit_range(pixels: Tensor, config: ModelConfig) -> Tensor:
+def _to_model(images: Tensor, config: ModelConfig) -> Tensor:
     """(B, 1 or 3, H, W) uint8 or uint16 -> (B, C, H, W) float32 in 0..1."""
-    return (pixels.to(torch.int32).float() / LARGEST[pixels.dtype]).expand(-1, config.image_channels, -1, -1)
+    return torch.stack([to_model(image, config) for image in images])
 
 
 def _cut(x: Tensor, places: Tensor, height: int, width: int) -> Tensor:
@@ -278,7 +284,3 @@ def _cut(x: Tensor, places: Tensor, height: int, width: int) -> Tensor:
         rows, columns = rows.minimum(places[:, 2:3] - 1), columns.minimum(places[:, 3:] - 1)
     images = torch.arange(len(x), device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _to_size(x: Tensor, like: Tensor) -> Tensor:
-    return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)

@@ -31,6 +31,7 @@ class LatentItem:
     quality: 0..100. gray: the image has no colours. levels: what the model's 0 and 1 stand for, of the range of values.
     label: as the data set has it. classes: how many there are.
     identity: 63 bits that tell the file, by its content and its place in the folder. epoch: as set_epoch had it.
+    epoch_call: which call of it that was (see SeedStream.said), 0 if nobody called it.
     """
 
     z: Tensor | None
@@ -49,6 +50,7 @@ class LatentItem:
     classes: int
     identity: int
     epoch: int
+    epoch_call: int
     model_hash: str
 
     @property
@@ -106,6 +108,7 @@ class LatentBatch:
     """groups: the images, of which each is in one. labels (B,), or as default_collate makes them of what the data set has.
 
     height, width: of every image that comes out, in pixels. identities (B,): int64, on the CPU.
+    epoch, epoch_call: what was said last to one of them.
     """
 
     groups: tuple[LatentGroup, ...]
@@ -115,6 +118,7 @@ class LatentBatch:
     classes: int
     identities: Tensor
     epoch: int
+    epoch_call: int
     model_hash: str
 
     def __len__(self) -> int:
@@ -146,6 +150,7 @@ def latent_collate(items: Sequence[LatentItem]) -> LatentBatch:
     hashes = sorted({item.model_hash for item in items})
     if len(hashes) != 1:
         raise UsageError(f"the images of one batch must be of one model, and these are of {' and '.join(hashes)}")
+    epoch_call, epoch = max((item.epoch_call, item.epoch) for item in items)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for row, item in enumerate(items):
         kinds.setdefault(item._kind, []).append(row)
@@ -155,7 +160,8 @@ def latent_collate(items: Sequence[LatentItem]) -> LatentBatch:
         *sizes[0],
         max(item.classes for item in items),
         torch.tensor([item.identity for item in items]),
-        max(item.epoch for item in items),
+        epoch,
+        epoch_call,
         hashes[0],
     )
 

@@ -100,6 +100,7 @@ class LatentFolder(Dataset[Any]):
         except FormatError as error:
             raise type(error)(f"{path}: {error}") from None
         header = contents.header
+        epoch, epoch_call = self.stream.said
         largest = 2**header.bit_depth - 1
         item = LatentItem(
             **parts,
@@ -112,7 +113,8 @@ class LatentFolder(Dataset[Any]):
             label=label if self.target_transform is None else self.target_transform(label),
             classes=len(self.classes),
             identity=identity,
-            epoch=self.stream.epoch,
+            epoch=epoch,
+            epoch_call=epoch_call,
             model_hash=self.model_hash,
         )
         return item if self.transform is None else self.transform(item)
