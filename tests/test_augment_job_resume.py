@@ -180,6 +180,19 @@ def test_copies_of_an_image_that_has_changed_are_made_anew(source: Path, tmp_pat
     assert files.files_below(tmp_path / "out") == files.files_below(tmp_path / "anew")
 
 
+def test_copies_of_an_image_whose_metadata_have_changed_are_made_anew(tmp_path: Path, augmenter: Augmenter) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    image = files.picture(1)
+    for orientation in (1, 6):
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        source.mkdir(exist_ok=True)
+        image.save(source / "a.png", exif=exif)
+        assert go(source, target, augmenter).done == 1
+    go(source, tmp_path / "anew", augmenter)
+    assert files.files_below(target) == files.files_below(tmp_path / "anew")
+
+
 def test_other_settings_are_refused_or_replace_what_is_there(source: Path, tmp_path: Path, weights: Path) -> None:
     target = tmp_path / "out"
     go(source, target, Augmenter.load(weights, "jitter", device="cpu"), Options(seed=1, copies=2))
@@ -206,6 +219,7 @@ def test_a_bank_is_kept_until_its_images_change(tmp_path: Path, weights: Path) -
     assert (target / BANK).read_bytes() == bank
     (target / BANK).unlink()
     assert go(source, target, styled).skipped == 6  # it is fitted again, to the same
+    assert (target / BANK).read_bytes() == bank
     files.save(source, "cat/late.png", 50)
     with pytest.raises(UsageError, match=r"was written with other settings \(bank .*images "):
         go(source, target, styled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from vaetools.augment.latents import LatentSpace
 from vaetools.codec.tensors import to_tensor
 from vaetools.dataset import work
 from vaetools.dataset.job import Options, augment_folder, preview_folder
-from vaetools.errors import UsageError, VaetoolsError
+from vaetools.errors import ImageError, UsageError, VaetoolsError
 from vaetools.folder.ledger import Product
 from vaetools.model.vae import VAE
 from vaetools.model.weights import load_weights, save_weights
@@ -77,18 +78,66 @@ def test_coco_with_missing_and_broken_images(tmp_path: Path, augmenter: Augmente
     assert names == ["a.png", "broken.png", "gone.png", "a__v1.png", "a__v2.png"]
 
 
+class Beforehand:
+    """Progress that does something before the first file is read."""
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        self.what = what
+
+    def start(self, files: int, size: int) -> None:
+        self.what()
+
+    def advance(self, size: int, pixels: int) -> None:
+        pass
+
+
 def test_an_image_that_changes_meanwhile_fails(tmp_path: Path, augmenter: Augmenter) -> None:
+    source = files.imagefolder(tmp_path / "in", {"cat": 3, "dog": 3})
+    change = Beforehand(lambda: files.save(source, "dog/1.png", 99))
+    outcome = augment_folder(source, tmp_path / "out", augmenter, progress=change)
+    assert [(Path(path).name, reason.partition(";")[0]) for path, reason in outcome.failed] == [
+        ("1.png", "it was changed while the job ran")
+    ]
+    assert not (tmp_path / "out/dog/1__v1.png").exists()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_no_bank_is_made_of_images_that_change_meanwhile(tmp_path: Path, augmenter: Augmenter, broken: bool) -> None:
     source = files.imagefolder(tmp_path / "in", {"cat": 3, "dog": 3})
 
     def tell(line: str) -> None:
         if line.startswith("encoding"):
             files.save(source, "dog/1.png", 99)
+            if broken:
+                (source / "dog/1.png").write_text("not an image")
 
-    outcome = augment_folder(source, tmp_path / "out", augmenter, Options(gate="nearest"), tell=tell)
-    assert [(Path(path).name, reason.partition(";")[0]) for path, reason in outcome.failed] == [
-        ("1.png", "it was changed while the job ran")
-    ]
-    assert not (tmp_path / "out/dog/1__v1.png").exists()
+    with pytest.raises(ImageError, match=r"dog/1.png: (it was changed while the job ran|cannot be read)"):
+        augment_folder(source, tmp_path / "out", augmenter, Options(gate="nearest"), tell=tell)
+    assert not files.files_below(tmp_path / "out")
+
+
+def test_a_file_that_came_where_a_copy_failed_is_never_replaced_unasked(tmp_path: Path, augmenter: Augmenter) -> None:
+    source, target = files.imagefolder(tmp_path / "in", {"cat": 2}), tmp_path / "out"
+    original = (source / "cat/1.png").read_bytes()
+    change = Beforehand(lambda: files.save(source, "cat/1.png", 99))
+    assert augment_folder(source, target, augmenter, Options(copies=2), progress=change).failed
+    (source / "cat/1.png").write_bytes(original)
+    place = files.save(target, "cat/1__v2.png", 5)
+    own = place.read_bytes()
+    with pytest.raises(UsageError, match=r"1__v2.png: there already, and not written by such a job"):
+        augment_folder(source, target, augmenter, Options(copies=2))
+    augment_folder(source, target, augmenter, Options(seed=1, on_exists="overwrite"))  # which has no such name
+    assert place.read_bytes() == own
+
+
+def test_a_copy_that_fails_later_is_still_known_for_the_jobs_own(tmp_path: Path, augmenter: Augmenter) -> None:
+    source, target = files.imagefolder(tmp_path / "in", {"cat": 2}), tmp_path / "out"
+    augment_folder(source, target, augmenter)
+    files.save(source, "cat/1.png", 98)
+    change = Beforehand(lambda: files.save(source, "cat/1.png", 99))
+    assert augment_folder(source, target, augmenter, progress=change).failed
+    outcome = augment_folder(source, target, augmenter)
+    assert (outcome.done, outcome.failed) == (1, [])
 
 
 def test_a_full_disk_ends_the_job_with_advice(tmp_path: Path, augmenter: Augmenter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +195,20 @@ def test_unknown_words_are_refused() -> None:
         Options(on_exists="never")
     with pytest.raises(UsageError, match="unknown gate 'closed'"):
         Options(gate="closed")
+
+
+def test_a_preview_looks_on_until_it_has_enough(tmp_path: Path, augmenter: Augmenter) -> None:
+    source = files.imagefolder(tmp_path / "in", {"cat": 20})
+    names = sorted(path.name for path in source.glob("cat/*"))
+    for name in names[:2] + names[4::2]:
+        (source / "cat" / name).write_text("not an image")
+    good = sorted(path.name for path in source.glob("cat/*") if path.read_bytes()[:1] != b"n")
+    page = preview_folder(source, tmp_path / "out", augmenter)[1].read_text()
+    assert sum(f"cat/{name}" in page for name in good) == 8
+    for name in names:
+        (source / "cat" / name).write_text("not an image")
+    with pytest.raises(UsageError, match="none of the 20 train images can be augmented"):
+        preview_folder(source, tmp_path / "out", augmenter)
 
 
 def test_a_preview_shows_readable_train_images(tmp_path: Path, augmenter: Augmenter) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vaetools import Augmenter
 from vaetools.cli import main
-from vaetools.dataset import work
+from vaetools.dataset import coco, work
 from vaetools.dataset.records import Records
 from vaetools.model.weights import find_by_name, load_weights
 
@@ -113,6 +113,31 @@ def test_dry_run_writes_nothing_and_needs_no_model(source: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
     forecast = json.loads(run(source, "-o", tmp_path / "out", "--dry-run", "--json").stdout)
     assert (forecast["dry_run"], forecast["classes"]["dog"]["copies"]) == (True, 1)
+
+
+def test_each_json_file_is_read_once(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = files.coco(tmp_path / "in"), []
+    check = coco._check
+    monkeypatch.setattr(coco, "_check", lambda name, data: (read.append(name), check(name, data)))
+    done = run(source, "-o", tmp_path / "out", "--model", weights, "--operators", "jitter", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert len(read) == len(set(read)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), 0.8), (("--balance",), 0.5), (("--operators", "jitter"), 0.3), (("--strength", 0.1), 0.1)],
+)
+def test_the_measured_strength_is_for_the_measured_operators(
+    source: Path, tmp_path: Path, weights: Path, options: tuple[object, ...], expected: float
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / weights.name).write_bytes(weights.read_bytes())  # as if it had been trained
+    done = run(source, "-o", tmp_path / "out", "--fit", tmp_path / "run", "--device", "cpu", *options)
+    assert done.exit_code == 0, done.output
+    strength = settings_of(tmp_path / "out")["strength"]
+    assert isinstance(strength, dict)
+    assert strength["start"] == expected
 
 
 def test_a_preview_is_all_that_is_written(source: Path, tmp_path: Path, weights: Path) -> None:

@@ -90,6 +90,8 @@ def sheet_in(folder: Path) -> np.ndarray:
 
 
 class Refuses:
+    identity = "refuses"
+
     def keeps(self, images: Tensor, latents: Latents, labels: Tensor) -> list[bool]:
         return [False] * len(images)
 
@@ -150,7 +152,7 @@ def test_the_same_seed_gives_the_same_bytes(space: LatentSpace, pictures: Pictur
 
 
 def test_what_the_gate_refuses_is_said_and_not_counted(space: LatentSpace, pictures: Pictures, tmp_path: Path) -> None:
-    augmenter = Augmenter(space, gate=Refuses())
+    augmenter = Augmenter(space, "jitter", gate=Refuses())
     write_preview(augmenter, pictures, tmp_path, seed=0)
     page = Page(tmp_path / HTML)
     assert page.words.count("refused by the gate, left as it is") == 6
@@ -177,7 +179,7 @@ def test_the_page_tells_what_results_depend_on(space: LatentSpace, pictures: Pic
         "strength 0.1 to 0.5 over 10 epochs, other values for some labels",
         "seed 7",
         f"bank {bank.identity}",
-        "gate NearestGate",
+        "gate nearest 5",
         "may move what the image shows: not for boxes and masks; takes other images' latents",
         "label 1",
     ):

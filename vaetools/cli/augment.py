@@ -17,6 +17,7 @@ from .progress import job_progress
 
 if TYPE_CHECKING:
     from ..dataset.books import AugmentOutcome, ClassCount
+    from ..dataset.dataset import Dataset
     from ..dataset.job import Options
 
 LAYOUTS = ("auto", "imagefolder", "coco", "yolo", "masks", "plain")
@@ -36,7 +37,11 @@ DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
     help="What is done: each copy gets one of these, such as jitter,style or jitter,hyper+style, where + joins "
     "[default: hyper,style; with --fit and classes: extrapolate,difference, and with --balance resample too].",
 )
-@click.option("--strength", type=click.FloatRange(0, 1), help="0 nothing, to 1 [default: 0.3, or 0.8, or 0.5].")
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    help="0 nothing, to 1 [default: 0.3; with --fit, classes and no --operators 0.8, and with --balance 0.5].",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another one gives other copies.")
 @click.option("--model", help=f"An installed model, a weights file or a training run [default: {DEFAULT_MODEL}].")
 @click.option(
@@ -100,9 +105,9 @@ def augment(
     """
     from ..augment.augmenter import Augmenter
     from ..augment.operators import parse_operators
-    from ..dataset.fitness import default_operators
     from ..dataset.job import Options, augment_folder, foresee, preview_folder
     from ..dataset.layouts import open_dataset
+    from ..dataset.suitability import MILD, default_operators
 
     options = Options(
         copies=copies,
@@ -118,23 +123,27 @@ def augment(
         raise UsageError("--model and --fit exclude each other: give one of them")
     if fit is None and fit_minutes is not None:
         raise UsageError("--fit-minutes is for --fit, which is not given")
-    if operators is None or strength is None:
-        dataset = open_dataset(source, layout, leave_out=target)
-        usual = default_operators(dataset, fitted=fit is not None, balance=balance)
-        operators, strength = operators or usual[0], usual[1] if strength is None else strength
+    dataset: Dataset | None = open_dataset(source, layout, leave_out=target)
+    assert dataset is not None
+    # The measured strength is that of the measured operators, and says nothing of others.
+    usual = default_operators(dataset, fitted=fit is not None, balance=balance) if operators is None else MILD
+    operators, strength = operators or usual[0], usual[1] if strength is None else strength
     if dry_run:
-        _print_forecast(foresee(source, target, parse_operators(operators), options, tell=_tell), as_json)
+        chains = parse_operators(operators)
+        _print_forecast(foresee(source, target, chains, options, dataset=dataset, tell=_tell), as_json)
         return
     if fit is not None:
-        foresee(source, target, parse_operators(operators), options)  # what it refuses is refused before the training
-        model = _fitted(source, target, fit, options, fit_minutes or DEFAULT_MINUTES, device)
+        # What this refuses is refused before the training.
+        foresee(source, target, parse_operators(operators), options, dataset=dataset)
+        model = _fitted(dataset, target, fit, options, fit_minutes or DEFAULT_MINUTES, device)
+        dataset = None  # minutes ago
     augmenter = Augmenter.load(model or DEFAULT_MODEL, operators, strength, quality=quality, detail=detail, device=device)
     if preview:
-        for path in preview_folder(source, target, augmenter, options, tell=_tell):
+        for path in preview_folder(source, target, augmenter, options, dataset=dataset, tell=_tell):
             click.echo(f"preview: {shown(path)}")
         return
     with job_progress() as progress:
-        outcome = augment_folder(source, target, augmenter, options, progress=progress, tell=_tell)
+        outcome = augment_folder(source, target, augmenter, options, dataset=dataset, progress=progress, tell=_tell)
     _finish(outcome, augmenter.space.model_hash, as_json)
 
 
@@ -142,11 +151,9 @@ def _tell(line: str) -> None:
     click.echo(shown(line), err=True)
 
 
-def _fitted(source: Path, target: Path, run: Path, options: Options, minutes: float, device: str) -> str:
+def _fitted(dataset: Dataset, target: Path, run: Path, options: Options, minutes: float, device: str) -> str:
     from ..dataset.fit import fit_model
-    from ..dataset.layouts import open_dataset
 
-    dataset = open_dataset(source, options.layout, leave_out=target)
     weights = fit_model(
         dataset, run, target, minutes=minutes, seed=options.seed, device=device, max_pixels=options.max_pixels, tell=_tell
     )

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from ..folder.ledger import JobProgress
 
 LINE_SECONDS = 10.0
+TOLD_FROM = 0.02  # of all; before that, an estimate would be a guess
 
 
 class _Bar:
@@ -49,7 +50,9 @@ class _Lines:
             self.printed, taken = now, now - self.started
             left = taken * (self.total - self.size) / max(1, self.size)
             rate = self.pixels / 1e6 / taken
-            line = f"{self.done:,} of {self.files:,} files, {rate:.2f} MP/s, about {duration(left)} left"
+            line = f"{self.done:,} of {self.files:,} files, {rate:.2f} MP/s"
+            if self.size >= TOLD_FROM * self.total:  # the first file of a batch comes when most others are nearly done
+                line += f", about {duration(left)} left"
             print(line, file=sys.stderr, flush=True)
 
 

@@ -81,7 +81,7 @@ class AugmentBooks:
         outputs = [copy for copy in task.copies if copy.todo] if isinstance(task, Source) else [task]
         self._append([self._record(output, status=FAILED, error=reason) for output in outputs if isinstance(output, Output)])
         for output in outputs:
-            self.progress.advance(output.size, output.pixels)
+            self.progress.advance(_share(output), output.pixels)
 
     def refuse(self, copies: Sequence[Output]) -> None:
         """The gate has left these out. Raises as `fail` does."""
@@ -89,7 +89,7 @@ class AugmentBooks:
             copy.refused = True
         self._append([self._record(copy, accepted=False) for copy in copies])
         for copy in copies:
-            self.progress.advance(copy.size, copy.pixels)
+            self.progress.advance(copy.share, copy.pixels)
 
     def announce(self, files: Sequence[tuple[Task, Stored]]) -> None:
         """Note that these are about to get their names. Raises as `fail` does."""
@@ -111,7 +111,7 @@ class AugmentBooks:
                 self.outcome.pixels += task.pixels
             else:
                 self.outcome.files += 1
-        self.progress.advance(task.size, task.pixels)
+        self.progress.advance(_share(task), task.pixels)
 
     def stop(self, error: OSError, place: Path) -> VaetoolsError:
         """What to raise when nothing more can be written."""
@@ -125,12 +125,19 @@ class AugmentBooks:
 
     def _record(self, output: Output, **values: Any) -> Record:
         item, seen = output.item, output.seen
+        before = self.records.last(output.path, output.output)
+        if before is not None and "size" not in values:
+            values |= {"size": before.size, "crc32": before.crc32}
         if item is not None:
             values |= {"split": item.split, "label": item.label}
         if seen is not None:
             values |= {"digest": seen.digest, "height": seen.height, "width": seen.width}
-            values |= {"channels": seen.channels, "bit_depth": seen.bit_depth}
+            values |= {"channels": seen.channels, "bit_depth": seen.bit_depth, "beside": seen.beside}
         if output.copy:
             values |= {"copy": output.copy, "operator": output.operator, "strength": output.strength, "seed": output.seed}
             values |= {"model": self.model, "settings": self.settings}
         return Record(output.path, output.output, source_size=output.size, mtime_ns=output.mtime_ns, **values)
+
+
+def _share(task: Task) -> int:
+    return task.share if isinstance(task, Output) else 0

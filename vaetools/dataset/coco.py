@@ -18,6 +18,13 @@ SEARCHED = 1000  # images of a file, to find the folder that it names them from
 
 
 def find(listing: Listing) -> dict[str, dict[str, Any]]:
+    """The JSON files that name images, parsed, and parsed once for all who ask. Raises as _find does."""
+    if listing.coco is None:
+        listing.coco = _find(listing)
+    return listing.coco
+
+
+def _find(listing: Listing) -> dict[str, dict[str, Any]]:
     """The JSON files that name images, parsed: in the data set's folder, in one named annotations, or beside images.
 
     Raises UsageError if one of those in the first two cannot be parsed.

@@ -25,14 +25,15 @@ from ..files import make_names_durable, remove_temporaries, temporary_path, writ
 from ..folder.ledger import JobProgress, Silent, Task, cannot_go_on
 from ..folder.plan import ON_EXISTS, check_places, make_target, place_refuses
 from .books import AugmentBooks, AugmentOutcome, ClassCount
+from .content import read_content
 from .counts import count_copies
 from .dataset import Dataset, Item, refuse_collisions
-from .fitness import refuse_unfit
 from .layouts import open_dataset
-from .neighbours import BANK, GATES, Neighbours, needs_bank, read_tensor, with_bank
+from .neighbours import BANK, GATES, Neighbours, needs_bank, with_bank
 from .records import Job, Record, Records
+from .suitability import refuse_unfit
 from .survey import Seen, survey
-from .target import check_files, check_job, is_written, remove_files, settle, stale_files
+from .target import check_files, check_job, is_written, remove_files, settle, stale_files, written_files
 from .tasks import Plan
 from .work import write_outputs
 
@@ -77,20 +78,22 @@ def augment_folder(
     augmenter: Augmenter,
     options: Options = Options(),
     *,
+    dataset: Dataset | None = None,
     progress: JobProgress | None = None,
     tell: Tell | None = None,
 ) -> AugmentOutcome:
     """Write augmented copies of the train images of the data set in `source` to `target`.
 
-    tell: gets a line on what is being done, now and then. A bank that the operators or the gate need, and the augmenter has not,
-    is fitted on the train images. Images that cannot be read are reported as failed.
+    dataset: what open_dataset has found in `source`, if that was asked already. tell: gets a line on what is being done, now and
+    then. A bank that the operators or the gate need, and the augmenter has not, is fitted on the train images. Images that cannot
+    be read are reported as failed.
 
     Raises UsageError before anything is written, VaetoolsError if nothing more can be written, KeyboardInterrupt with the number
     of copies that are done.
     """
     start = time.perf_counter()
     tell = tell or (lambda line: None)
-    dataset, outcome = _open(source, target, augmenter.operators, options, tell, gated=augmenter.gate is not None)
+    dataset, outcome = _open(source, target, augmenter.operators, options, tell, dataset, gated=augmenter.gate is not None)
     refuse_collisions(dataset, count_copies(dataset.train, options.copies, balance=options.balance))
     check_job(Records.read(target), job_of(augmenter, dataset, options), options.on_exists, but_for=OF_THE_BANK)
     seen = _look(dataset, augmenter, options, outcome, Records.read(target), tell)
@@ -110,12 +113,12 @@ def augment_folder(
         if records.locked:
             remove_temporaries(target)
         check_files(plan, records, options.on_exists)  # again, now that nobody else can write them
-        bank, images = _bank(dataset, augmenter, options, seen, tell, records)
+        bank, images, fresh = _bank(dataset, augmenter, options, seen, tell, records)
         augmenter = with_bank(augmenter, bank, options.gate)
         job = job_of(augmenter, dataset, options, images)
         check_job(records, job, options.on_exists)
         try:
-            _make_ready(plan, records, job, bank)
+            _make_ready(plan, records, job, bank, fresh=fresh)
             books = AugmentBooks(outcome, records, progress or Silent(), augmenter.space.model_hash, job.hash)
             for output, reason in settle(plan, records, job, thoroughly=options.on_exists == "overwrite"):
                 books.fail(output, reason)
@@ -131,7 +134,13 @@ def augment_folder(
 
 
 def preview_folder(
-    source: Path, target: Path, augmenter: Augmenter, options: Options = Options(), *, tell: Tell | None = None
+    source: Path,
+    target: Path,
+    augmenter: Augmenter,
+    options: Options = Options(),
+    *,
+    dataset: Dataset | None = None,
+    tell: Tell | None = None,
 ) -> list[Path]:
     """Write a sheet of what becomes of some of the train images to `target`, and nothing else. Returns its files.
 
@@ -140,24 +149,30 @@ def preview_folder(
     from .preview import write_preview
 
     tell = tell or (lambda line: None)
-    dataset, outcome = _open(source, target, augmenter.operators, options, tell, gated=augmenter.gate is not None)
-    looked_at = None if needs_bank(augmenter, options.gate) else _spread(dataset.train, PREVIEWED)
-    seen = _look(dataset, augmenter, options, outcome, None, tell, only=looked_at)
-    bank, _ = _bank(dataset, augmenter, options, seen, tell)
+    dataset, outcome = _open(source, target, augmenter.operators, options, tell, dataset, gated=augmenter.gate is not None)
+    enough = None if needs_bank(augmenter, options.gate) else PREVIEWED
+    seen = _look(dataset, augmenter, options, outcome, None, tell, enough=enough)
+    bank, _, _ = _bank(dataset, augmenter, options, seen, tell)
     labels = dataset.labels
     pictures = []
     for item in _spread([item for item in dataset.train if item.path in seen], PREVIEWED):
-        image = read_tensor(dataset.place(item.path), options.max_pixels)
+        image = read_content(dataset.place(item.path), options.max_pixels, expected=seen[item.path].digest).tensor
         pictures.append((item.path, image, None if item.label is None else labels[item.label]))
     return write_preview(with_bank(augmenter, bank, options.gate), pictures, target, seed=options.seed)
 
 
 def foresee(
-    source: Path, target: Path, operators: Chains, options: Options = Options(), *, tell: Tell | None = None
+    source: Path,
+    target: Path,
+    operators: Chains,
+    options: Options = Options(),
+    *,
+    dataset: Dataset | None = None,
+    tell: Tell | None = None,
 ) -> AugmentOutcome:
     """What augment_folder would do, from names alone: of each class, the images and the copies that there would be. Writes
     nothing, and needs no model. Raises UsageError as augment_folder does."""
-    dataset, outcome = _open(source, target, operators, options, tell or (lambda line: None))
+    dataset, outcome = _open(source, target, operators, options, tell or (lambda line: None), dataset)
     counts = count_copies(dataset.train, options.copies, balance=options.balance)
     refuse_collisions(dataset, counts)
     outcome.images = len(dataset.train)
@@ -169,11 +184,18 @@ def foresee(
 
 
 def _open(
-    source: Path, target: Path, operators: Chains, options: Options, tell: Tell, *, gated: bool = False
+    source: Path,
+    target: Path,
+    operators: Chains,
+    options: Options,
+    tell: Tell,
+    dataset: Dataset | None = None,
+    *,
+    gated: bool = False,
 ) -> tuple[Dataset, AugmentOutcome]:
     """The data set, and an outcome that knows of it. Raises UsageError if the operators or the gate do not go with it."""
     check_places(source, target)
-    dataset = open_dataset(source, options.layout, leave_out=target)
+    dataset = dataset or open_dataset(source, options.layout, leave_out=target)
     tell(f"{source}: {dataset.summary()}")
     refuse_unfit(dataset, operators, gated=gated or options.gate is not None)
     outcome = AugmentOutcome(found=dataset.summary(), layout=dataset.layout, notes=list(dataset.notes))
@@ -197,12 +219,18 @@ def _look(
     outcome: AugmentOutcome,
     records: Records | None,
     tell: Tell,
-    only: list[Item] | None = None,
+    enough: int | None = None,
 ) -> dict[str, Seen]:
-    """What can be read of the train images, and of the others. Raises UsageError if no train image can be augmented."""
-    items = list(dataset.items) if only is None else only
+    """What can be read of the train images, and of the others; or of so many train images as are enough, from all over.
+
+    Raises UsageError if no train image can be augmented.
+    """
+    items = list(dataset.items)
+    if enough is not None:
+        chosen = _spread(dataset.train, enough)
+        items = list({item.path: item for item in (*chosen, *dataset.train)}.values())
     known = {record.parent: record for record in records.files} if records is not None else {}
-    tell(f"looking at {len(items)} images")
+    tell(f"looking at {len(items) if enough is None else min(enough, len(items))} images")
     gray_only = augmenter.space.config.image_channels == 1
     seen: dict[str, Seen] = {}
     first: dict[int, str] = {}  # the first train image of these pixels
@@ -222,6 +250,8 @@ def _look(
         seen[item.path] = found
         if item.train:
             outcome.images += 1
+            if outcome.images == enough:
+                break
             if (other := first.setdefault(found.digest, item.path)) != item.path:
                 twice.append(f"{item.path} is {other}")
         else:
@@ -236,24 +266,26 @@ def _look(
 
 def _bank(
     dataset: Dataset, augmenter: Augmenter, options: Options, seen: dict[str, Seen], tell: Tell, records: Records | None = None
-) -> tuple[LatentBank | None, str | None]:
-    """The bank that the augmenter lacks, and the identity of its images."""
+) -> tuple[LatentBank | None, str | None, bool]:
+    """The bank that the augmenter lacks, the identity of its images, and whether it was fitted now."""
     if not needs_bank(augmenter, options.gate):
-        return None, None
+        return None, None, False
     neighbours = Neighbours(dataset, seen, options.max_pixels)
     saved = None if records is None else neighbours.saved_in(records.path.parent, records.job, augmenter)
     if saved is None:
         tell("encoding train images, as neighbours of the others")
-    return saved or neighbours.fit(augmenter), neighbours.identity
+    return saved or neighbours.fit(augmenter), neighbours.identity, saved is None
 
 
-def _make_ready(plan: Plan, records: Records, job: Job, bank: LatentBank | None) -> None:
-    """Take away what is of another job, and note what this one is."""
+def _make_ready(plan: Plan, records: Records, job: Job, bank: LatentBank | None, *, fresh: bool) -> None:
+    """Take away what is of another job, and note what this one is. fresh: the bank is not saved yet."""
     if records.job == job:
         remove_files(plan.target, stale_files(plan, records))
+        if bank is not None and fresh:  # its file was lost
+            bank.save(plan.target / BANK)
         return
     if records.job is not None:
-        remove_files(plan.target, [record.output for record in records.files])
+        remove_files(plan.target, written_files(records))
         records.clear()
     if bank is not None:
         bank.save(plan.target / BANK)

@@ -16,8 +16,9 @@ from ..errors import UsageError
 from . import coco, masks, yolo
 from .dataset import Dataset, Item, with_stems
 from .listing import Listing, folders_of
+from .mistaken import refuse_masks
 from .pairs import IMAGE_FOLDERS
-from .splits import is_train, split_level
+from .splits import Splits
 
 
 def open_dataset(root: Path, layout: str = "auto", *, leave_out: Path | None = None) -> Dataset:
@@ -44,49 +45,43 @@ def detect(listing: Listing) -> str:
         return "yolo"
     if masks.pairs(listing):
         return "masks"
-    level = split_level([folders_of(path) for path in listing.images])
-    classes = {_class_of(path, level) for path in listing.images if _is_train(path, level)}
-    return "plain" if "" in classes or classes <= IMAGE_FOLDERS else "imagefolder"
+    splits = _splits_of(listing)
+    classes = {_class_of(path, splits) for path in listing.images if splits.is_train(folders_of(path))}
+    refuse_masks(listing, splits)
+    return "plain" if "" in classes or {name.lower() for name in classes} <= IMAGE_FOLDERS else "imagefolder"
 
 
-def _class_of(path: str, level: int | None) -> str:
+def _splits_of(listing: Listing) -> Splits:
+    return Splits.of([folders_of(path) for path in listing.images])
+
+
+def _class_of(path: str, splits: Splits) -> str:
     """The first folder of its path that is no split; "" if there is none."""
+    return next(iter(splits.without(folders_of(path))), "")
+
+
+def _item(path: str, splits: Splits, label: str | None) -> Item:
     folders = folders_of(path)
-    if level is not None and len(folders) > level:
-        folders = (*folders[:level], *folders[level + 1 :])
-    return folders[0] if folders else ""
-
-
-def _split_of(path: str, level: int | None) -> str:
-    folders = folders_of(path)
-    return folders[level] if level is not None and len(folders) > level else ""
-
-
-def _is_train(path: str, level: int | None) -> bool:
-    return level is None or is_train(_split_of(path, level))
-
-
-def _item(path: str, level: int | None, label: str | None) -> Item:
-    return Item(path, _split_of(path, level), _is_train(path, level), label)
+    return Item(path, splits.split_of(folders), splits.is_train(folders), label)
 
 
 def _imagefolder(listing: Listing) -> Dataset:
-    level = split_level([folders_of(path) for path in listing.images])
-    items = [_item(path, level, _class_of(path, level)) for path in listing.images if _class_of(path, level)]
+    splits = _splits_of(listing)
+    items = [_item(path, splits, _class_of(path, splits)) for path in listing.images if _class_of(path, splits)]
     if not items:
         raise UsageError(f"{listing.root}: no image lies in a folder of its class (such as {listing.root / 'cat' / 'a.png'})")
-    beside = [path for path in listing.images if not _class_of(path, level)]
-    notes = [*listing.notes, *_about_sidecars(listing), *_about_empty(listing, level)]
+    beside = [path for path in listing.images if not _class_of(path, splits)]
+    notes = [*listing.notes, *_about_sidecars(listing), *_about_empty(listing, splits.level)]
     if beside:
         notes.append(f"{len(beside)} images lie in no class folder and are not augmented, such as {beside[0]}")
     return Dataset(listing.root, "imagefolder", with_stems(items), (*beside, *listing.others), notes=tuple(notes))
 
 
 def _plain(listing: Listing) -> Dataset:
-    level = split_level([folders_of(path) for path in listing.images])
-    items = with_stems(_item(path, level, None) for path in listing.images)
+    splits = _splits_of(listing)
+    items = with_stems(_item(path, splits, None) for path in listing.images)
     notes = [*listing.notes, *_about_sidecars(listing)]
-    in_folders = [bool(_class_of(path, level)) for path in listing.images]
+    in_folders = [bool(_class_of(path, splits)) for path in listing.images]
     if any(in_folders) and not all(in_folders):
         notes.append("images lie both in folders and beside them, so folders are not taken for classes")
     return Dataset(listing.root, "plain", items, tuple(listing.others), notes=tuple(notes))

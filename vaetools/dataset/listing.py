@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..images.folder import SUFFIXES
@@ -16,6 +17,7 @@ from ..images.folder import SUFFIXES
 @dataclass
 class Listing:
     """Paths below `root`, with `/` between their parts, sorted. folders: "" for `root`. notes: what was passed over, and why.
+    coco: the JSON files that name images, once somebody has looked for them.
 
     Raises UsageError if `root` is no folder or holds no image.
     """
@@ -25,6 +27,7 @@ class Listing:
     others: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    coco: dict[str, dict[str, Any]] | None = None
 
     @classmethod
     def of(cls, root: Path, *, leave_out: Path | None = None) -> Listing:
@@ -75,6 +78,18 @@ class Listing:
         for path in self.images:
             found[path.rpartition("/")[2]].append(path)
         return found
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        """The images of each name without its suffix."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in self.images:
+            found[os.path.splitext(path.rpartition("/")[2])[0]].append(path)
+        return found
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        return frozenset(self.images)
 
     def sidecars(self) -> list[str]:
         """Files beside an image, named as it is but for the suffix: a.txt beside a.png."""

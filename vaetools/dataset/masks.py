@@ -6,12 +6,13 @@ import os
 from collections import defaultdict
 
 from ..errors import UsageError
-from .dataset import Companion, Dataset, Item, with_stems
+from .dataset import Annotations, Companion, Dataset, Item, with_stems
 from .listing import Listing
+from .lists import image_lists, said_of_splits, with_lists
 from .pairs import beyond_images, parallel_folders
-from .splits import is_train, split_level
+from .splits import Splits
 
-MASK_FOLDERS = ("masks", "mask", "labels", "annotations")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "SegmentationClass")
 SEPARATORS = "_-. "
 NO_MASKS = (".txt", ".json", ".xml", ".csv")
 
@@ -30,7 +31,7 @@ def pairs(listing: Listing) -> dict[str, tuple[Companion, ...]]:
         for wanted in parallel_folders(paths[0], MASK_FOLDERS):
             folder = spelled.get(wanted.lower(), wanted)
             masks = [name for name in files.get(folder, ()) if not name.endswith(NO_MASKS)]
-            for path, names in _matched(paths, masks).items():
+            for path, names in matched(paths, masks).items():
                 found[path] = found.get(path, ()) + tuple(_companion(folder, name, path) for name in sorted(names))
     return found
 
@@ -44,7 +45,7 @@ def _companion(folder: str, mask: str, image: str) -> Companion:
     return Companion(f"{folder}/{mask}", f"{folder}/", after)
 
 
-def _matched(images: list[str], masks: list[str]) -> dict[str, list[str]]:
+def matched(images: list[str], masks: list[str]) -> dict[str, list[str]]:
     """Of the images that a mask's name starts with, it belongs to those of the longest: x_2_mask to x_2, and not to x."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in images:
@@ -64,25 +65,30 @@ def read(listing: Listing) -> Dataset:
     if not masks:
         raise UsageError(f"{listing.root}: no image has a mask (images/a.jpg needs masks/a.png or masks/a_mask.png, for one)")
     paths = [path for path in listing.images if parallel_folders(path, MASK_FOLDERS)]
-    level = split_level([beyond_images(path) for path in paths])
+    splits = Splits.of([beyond_images(path) for path in paths])
+    lists = image_lists(listing)
+    listed = said_of_splits(lists)
     items: list[Item] = []
     failed: list[tuple[str, str]] = []
     for path in paths:
         folders = beyond_images(path)
-        split = folders[level] if level is not None and len(folders) > level else ""
-        train = level is None or is_train(split)
+        split, train = with_lists(path, splits.split_of(folders), splits.is_train(folders), listed)
         if path in masks or not train:
             items.append(Item(path, split, train, None, masks.get(path, ())))
         else:
             failed.append((path, "it has no mask, and is not augmented"))
     taken = {item.path for item in items} | {mask.path for each in masks.values() for mask in each}
+    extended = [each for each in lists if each.is_extended]
+    taken |= {each.path for each in extended}
     others = [path for path in (*listing.images, *listing.others) if path not in taken]
+    annotations: tuple[Annotations, ...] = tuple(extended)
     return Dataset(
         listing.root,
         "masks",
         with_stems(items),
         tuple(others),
+        annotations,
         marks="masks",
-        notes=tuple(listing.notes),
+        notes=(*listing.notes, *(each.note for each in lists if each.note)),
         failed=tuple(failed),
     )

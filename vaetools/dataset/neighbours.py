@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ..augment.augmenter import Augmenter
 from ..augment.bank import LIMIT_PER_CLASS, LatentBank
-from ..codec.tensors import to_tensor
-from ..errors import ImageError, UsageError
-from ..images.read import read_picture
+from ..errors import UsageError
+from .content import read_content
 from .dataset import Dataset, Item
 from .records import Job
 from .survey import Seen, in_threads
@@ -52,7 +51,7 @@ class Neighbours:
 
     def _tensors(self, items: Sequence[Item]) -> Iterator[Tensor]:
         def read(path: str) -> Tensor:
-            return read_tensor(self.dataset.place(path), self.max_pixels)
+            return read_content(self.dataset.place(path), self.max_pixels, expected=self.seen[path].digest).tensor
 
         for _, image in in_threads(read, [item.path for item in items]):
             yield image
@@ -67,14 +66,6 @@ class Neighbours:
         except UsageError:
             return None
         return bank if bank.identity == job.settings.get("bank") else None
-
-
-def read_tensor(path: Path, max_pixels: int) -> Tensor:
-    """(C, H, W). Raises UsageError if it could be read before and cannot be read now."""
-    try:
-        return to_tensor(read_picture(path, max_pixels=max_pixels).pixels)
-    except ImageError as error:
-        raise UsageError(f"an image changed while the job ran: {error}") from None
 
 
 def with_bank(augmenter: Augmenter, bank: LatentBank | None, gate: str | None) -> Augmenter:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img"))
+IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages"))
+MASK_WORDS = frozenset(("mask", "masks", "label", "labels", "gt", "annotation", "annotations", "segmentation", "groundtruth"))
 
 
 def parallel_folders(path: str, names: Collection[str]) -> list[str]:

@@ -30,8 +30,9 @@ class Record:
     accepted: False if the gate refused it; then there is no file.
     model, settings: the hashes of the model and of the line about the job.
     source_size, mtime_ns: of the parent in bytes, when it was read. digest: of its pixels; height, width, channels, bit_depth:
-        theirs. All 0 where there are no pixels.
-    status: DONE or FAILED. size, crc32: of the file. notes: what to know about it. error: why it failed.
+        theirs. All 0 where there are no pixels. beside: the hash of what the parent says beside its pixels and copies take over.
+    status: DONE or FAILED. size, crc32: of the file; where it failed or was not accepted, of the one that was written before.
+    notes: what to know about it. error: why it failed.
     """
 
     parent: str
@@ -52,11 +53,17 @@ class Record:
     width: int = 0
     channels: int = 0
     bit_depth: int = 0
+    beside: str = ""
     status: str = DONE
     size: int = 0
     crc32: str = ""
     notes: tuple[str, ...] = ()
     error: str = ""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether there is a file that a job has written, or was about to."""
+        return self.size > 0 or (self.status == DONE and self.accepted)
 
     @property
     def key(self) -> tuple[str, str]:

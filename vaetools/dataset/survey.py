@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..augment.seeds import digest
-from ..codec.tensors import to_tensor
 from ..errors import VaetoolsError
 from ..folder.ledger import reason_of
 from ..folder.reader import reader_threads
-from ..images.read import read_picture
+from .content import read_content
 from .records import Record
 
 Result = TypeVar("Result")
-CHUNK = 64  # images that are looked at before the next are asked for
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One image. digest: of its pixels. size, mtime_ns: of its file."""
+    """One image. digest: of its pixels. beside: of what its file says beside them. size, mtime_ns: of its file."""
 
     digest: int
     height: int
@@ -32,6 +30,7 @@ class Seen:
     bit_depth: int
     size: int
     mtime_ns: int
+    beside: str
 
     @property
     def is_gray(self) -> bool:
@@ -52,12 +51,14 @@ def survey(root: Path, paths: Iterable[str], max_pixels: int, known: Mapping[str
         try:
             status = os.stat(root / path)
             record = (known or {}).get(path)
-            if record and record.digest and (record.source_size, record.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            unchanged = record and (record.source_size, record.mtime_ns) == (status.st_size, status.st_mtime_ns)
+            if record and unchanged and record.digest and record.beside:
                 kind = (record.height, record.width, record.channels, record.bit_depth)
-                return Seen(record.digest, *kind, status.st_size, status.st_mtime_ns)
-            picture = read_picture(root / path, max_pixels=max_pixels)
+                return Seen(record.digest, *kind, status.st_size, status.st_mtime_ns, record.beside)
+            content = read_content(root / path, max_pixels)
+            picture = content.picture
             kind = (picture.height, picture.width, picture.channels, picture.bit_depth)
-            return Seen(digest([to_tensor(picture.pixels)])[0], *kind, status.st_size, status.st_mtime_ns)
+            return Seen(content.digest, *kind, status.st_size, status.st_mtime_ns, content.beside)
         except (VaetoolsError, OSError, MemoryError) as error:
             return reason_of(error).removeprefix(f"{root / path}: ")
 
@@ -66,8 +67,17 @@ def survey(root: Path, paths: Iterable[str], max_pixels: int, known: Mapping[str
 
 def in_threads(call: Callable[[str], Result], paths: Iterable[str]) -> Iterator[tuple[str, Result]]:
     """`call(path)` of each path, in order, some ahead."""
-    paths = list(paths)
-    with ThreadPoolExecutor(reader_threads(), "look") as pool:
-        for start in range(0, len(paths), CHUNK):
-            chunk = paths[start : start + CHUNK]
-            yield from zip(chunk, pool.map(call, chunk), strict=True)
+    threads = reader_threads()
+    ahead: deque[tuple[str, Future[Result]]] = deque()  # few, as results may be decoded images
+    pool = ThreadPoolExecutor(threads, "look")
+    try:
+        for path in paths:
+            ahead.append((path, pool.submit(call, path)))
+            if len(ahead) > threads:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        while ahead:
+            first, future = ahead.popleft()
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -37,7 +37,7 @@ def check_files(plan: Plan, records: Records, on_exists: str) -> None:
     """Raises UsageError if something else than this job's files has their names, or the folder holds others of such a job."""
     outputs = {output.output: output for output in plan.outputs}
     rewritten = {one.path for one in plan.dataset.annotations}
-    written = {record.output for record in records.files}
+    written = set(written_files(records))
     for name in (*outputs, *sorted(rewritten)):
         path = plan.target / name
         if path.is_dir() and not path.is_symlink():
@@ -52,11 +52,15 @@ def check_files(plan: Plan, records: Records, on_exists: str) -> None:
         )
 
 
+def written_files(records: Records) -> list[str]:
+    """Names of files that such a job has written here. Those that it failed to write may be somebody else's."""
+    return sorted({record.output for record in records.files if record.is_written})
+
+
 def stale_files(plan: Plan, records: Records) -> list[str]:
     """Names of files that such a job has written here, and this one would not."""
     wanted = {output.output for output in plan.outputs} | {one.path for one in plan.dataset.annotations}
-    outputs = sorted({record.output for record in records.files if record.status == DONE and record.size})
-    return [name for name in outputs if name not in wanted and os.path.lexists(plan.target / name)]
+    return [name for name in written_files(records) if name not in wanted and os.path.lexists(plan.target / name)]
 
 
 def remove_files(target: Path, names: Iterable[str]) -> None:
@@ -83,8 +87,8 @@ def remove_files(target: Path, names: Iterable[str]) -> None:
 def settle(plan: Plan, records: Records, job: Job, *, thoroughly: bool) -> list[tuple[Output, str]]:
     """Decide which outputs are left to do. Returns those that cannot be done, with the reason.
 
-    What is there counts if its record says that it was made from the same pixels with the same settings, or copied from the
-    same file, and its size is right; with `thoroughly`, its checksum too.
+    What is there counts if its record says that it was made from the same pixels and metadata with the same settings, or copied
+    from the same file, and its size is right; with `thoroughly`, its checksum too.
     """
     failed = []
     sizes: dict[str, tuple[int, int] | str] = {}
@@ -128,7 +132,12 @@ def is_written(copy: Output, records: Records) -> bool:
 def _is_of_source(record: Record, output: Output, job: Job) -> bool:
     if output.copy:
         assert output.seen is not None
-        return (record.digest, record.settings, record.seed) == (output.seen.digest, job.hash, output.seed)
+        return (record.digest, record.beside, record.settings, record.seed) == (
+            output.seen.digest,
+            output.seen.beside,
+            job.hash,
+            output.seed,
+        )
     return (record.source_size, record.mtime_ns) == (output.size, output.mtime_ns)
 
 

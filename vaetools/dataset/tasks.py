@@ -34,6 +34,11 @@ class Output(Task):
     strength: float = 0.0
     refused: bool = False
 
+    @property
+    def share(self) -> int:
+        """Of all the work, in about pixels that go through the network: what takes time are the copies."""
+        return self.pixels if self.copy else 1
+
 
 @dataclass(slots=True)
 class Source(Task):

@@ -5,35 +5,23 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from ..augment.augmenter import Augmenter
-from ..augment.seeds import digest
-from ..codec.tensors import to_picture, to_tensor
+from ..codec.tensors import to_picture
 from ..errors import ImageError, VaetoolsError
 from ..folder.ledger import Product, Task
 from ..folder.pipeline import Pipeline
 from ..folder.writer import Writer
 from ..images.picture import Picture
-from ..images.read import read_picture
 from ..images.write import save_picture
 from .books import AugmentBooks
+from .content import CHANGED, Content, read_content
 from .tasks import Output, Plan, Source
 
 PIXELS_ON_CPU, PIXELS_ON_DEVICE = 500_000, 8_000_000  # of one batch, whose end an interruption waits for
 
 Made = list[tuple[Task, Picture | None]]  # outputs with their pictures; None for files that are copied byte for byte
-
-
-@dataclass(frozen=True)
-class _Content:
-    """One image that was read; tensor (C, H, W)."""
-
-    picture: Picture
-    tensor: Tensor
 
 
 class _Unpacked:
@@ -58,20 +46,19 @@ def write_outputs(plan: Plan, augmenter: Augmenter, books: AugmentBooks, max_pix
     Raises VaetoolsError if nothing more can be written, KeyboardInterrupt with the number of copies that are done.
     """
     todo = [output for output in plan.outputs if output.todo]
-    books.progress.start(len(todo), sum(output.size for output in todo))
+    books.progress.start(len(todo), sum(output.share for output in todo))
     if not todo:
         return
 
-    def read(task: Task) -> _Content | None:
+    def read(task: Task) -> Content | None:
         if not isinstance(task, Source):
             return None
-        picture = read_picture(task.source, max_pixels=max_pixels)
-        tensor = to_tensor(picture.pixels)
-        if task.seen is None or digest([tensor])[0] != task.seen.digest:
-            raise ImageError("it was changed while the job ran; run the same command again")
-        return _Content(picture, tensor)
+        content = read_content(task.source, max_pixels)
+        if task.seen is None or (content.digest, content.beside) != (task.seen.digest, task.seen.beside):
+            raise ImageError(CHANGED)
+        return content
 
-    def work(tasks: Sequence[Task], contents: Sequence[_Content | None]) -> list[Made | VaetoolsError]:
+    def work(tasks: Sequence[Task], contents: Sequence[Content | None]) -> list[Made | VaetoolsError]:
         return list(_augment(tasks, contents, augmenter, books))
 
     def finish(task: Task, picture: Picture | None, path: Path) -> Product:
@@ -91,11 +78,11 @@ def write_outputs(plan: Plan, augmenter: Augmenter, books: AugmentBooks, max_pix
         raise KeyboardInterrupt(f"{books.outcome.done} copies are done; the same command goes on from there") from None
 
 
-def _augment(tasks: Sequence[Task], contents: Sequence[_Content | None], augmenter: Augmenter, books: AugmentBooks) -> list[Made]:
+def _augment(tasks: Sequence[Task], contents: Sequence[Content | None], augmenter: Augmenter, books: AugmentBooks) -> list[Made]:
     """What becomes of each task. Copies that are done already go through the network again only where others of the batch could
     come out differently without them."""
     made: list[Made] = [[] for _ in tasks]
-    jobs: list[tuple[int, Output, _Content]] = []
+    jobs: list[tuple[int, Output, Content]] = []
     labels: list[int] = []
     for place, (task, content) in enumerate(zip(tasks, contents, strict=True)):
         if isinstance(task, Source) and content is not None:
