@@ -260,3 +260,11 @@ def test_on_a_gpu_a_stopped_job_ends_as_an_undisturbed_one(tmp_path: Path, weigh
     assert run(*base, "-o", tmp_path / "out").exit_code == 0
     assert files.files_below(tmp_path / "out") == files.files_below(tmp_path / "whole")
     assert not Augmenter.load(weights, device="cuda").exact
+
+
+@pytest.mark.parametrize(("inside", "outside"), [("data", "data/out"), ("data/train", ".")])
+def test_a_folder_inside_the_other_is_refused(inside: str, outside: str, tmp_path: Path) -> None:
+    files.imagefolder(tmp_path / "data", {"train/cat": 1, "train/dog": 1})
+    done = run(tmp_path / inside, "-o", tmp_path / outside, "--dry-run")
+    assert (done.exit_code, "must not be inside one another" in done.stderr) == (2, True)
+    assert not (tmp_path / "data" / "out").exists()

@@ -321,7 +321,7 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 def test_what_is_done_by_default_follows_from_the_data_set_and_the_model(tmp_path: Path) -> None:
     classes = open_dataset(files.imagefolder(tmp_path / "classes", {"dog": 1, "cat": 1}))
     boxes = open_dataset(files.yolo(tmp_path / "boxes"))
-    mild = ("hyper,style", 0.3)
+    mild = ("style", 0.3)
     assert default_operators(classes, fitted=False, balance=True) == mild
     assert default_operators(boxes, fitted=True, balance=False) == mild
     assert default_operators(classes, fitted=True, balance=False) == ("extrapolate,difference", 0.8)

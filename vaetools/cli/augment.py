@@ -35,7 +35,7 @@ DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
     "--operators",
     metavar="NAMES",
     help="What is done: each copy gets one of these, such as jitter,style or jitter,hyper+style, where + joins "
-    "[default: hyper,style; with --fit and classes: extrapolate,difference, and with --balance resample too].",
+    "[default: style; with --fit and classes: extrapolate,difference, and with --balance resample too].",
 )
 @click.option(
     "--strength",

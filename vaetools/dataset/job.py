@@ -183,6 +183,15 @@ def foresee(
     return outcome
 
 
+def _refuse_nested(source: Path, target: Path) -> None:
+    """Where one of the two folders holds the other, each would be taken for a class or a split of it the next time."""
+    inner, outer = source.resolve(), target.resolve()
+    if outer.is_relative_to(inner) or inner.is_relative_to(outer):
+        raise UsageError(
+            f"{target}: the output folder and the data set ({source}) must not be inside one another: choose another place"
+        )
+
+
 def _open(
     source: Path,
     target: Path,
@@ -195,6 +204,7 @@ def _open(
 ) -> tuple[Dataset, AugmentOutcome]:
     """The data set, and an outcome that knows of it. Raises UsageError if the operators or the gate do not go with it."""
     check_places(source, target)
+    _refuse_nested(source, target)
     dataset = dataset or open_dataset(source, options.layout, leave_out=target)
     tell(f"{source}: {dataset.summary()}")
     refuse_unfit(dataset, operators, gated=gated or options.gate is not None)

@@ -10,7 +10,7 @@ from .dataset import Dataset
 
 # (operators, strength). The first are mild, and need no classes; the others are what helped classifiers of few images, and of few
 # images of some classes, with a model that was fitted to these: docs/augmentation.md has the figures.
-MILD = ("hyper,style", 0.3)
+MILD = ("style", 0.3)
 WITHIN_CLASSES = ("extrapolate,difference", 0.8)
 BALANCING = ("extrapolate,difference,resample", 0.5)
 
