@@ -25,7 +25,7 @@ from .bank import LatentBank
 from .chains import rows_by_chain
 from .gate import Gate, NearestGate
 from .latents import Latents, LatentSpace
-from .operators import Context, Operator, parse_operators
+from .operators import Context, Operator, parse_operators, refuse_moving
 from .pixels import moved, shown, to_model
 from .seeds import generator_of, seed_for
 from .strength import Strength, as_strength
@@ -160,13 +160,8 @@ class Augmenter:
         return any(operator.mixes_labels for operator in self._each)
 
     def refuse_moving(self, what: str) -> None:
-        """Raises UsageError if an operator may move what `what` (boxes, masks) marks."""
-        moving = sorted({operator.name for operator in self._each if not operator.keeps_pixels})
-        if moving:
-            from .operators import OPERATORS
-
-            keeping = ", ".join(name for name, operator in OPERATORS.items() if operator.keeps_pixels)
-            raise UsageError(f"{', '.join(moving)} may move what {what} mark: use those that keep pixels in place ({keeping})")
+        """Raises UsageError if an operator may move what `what` (boxes, masks) mark."""
+        refuse_moving(self.operators, what)
 
     def settings(self) -> dict[str, Any]:
         """All that a result depends on beside image, label, seed and epoch; ready for JSON."""

@@ -266,3 +266,11 @@ def parse_operators(names: str | Sequence[str]) -> tuple[tuple[Operator, ...], .
     if not chains:
         raise UsageError(f"no operator given: choose among {', '.join(OPERATORS)}")
     return tuple(chains)
+
+
+def refuse_moving(chains: Sequence[Sequence[Operator]], what: str) -> None:
+    """Raises UsageError if an operator may move what `what` (boxes, masks) mark."""
+    moving = sorted({operator.name for chain in chains for operator in chain if not operator.keeps_pixels})
+    if moving:
+        keeping = ", ".join(name for name, operator in OPERATORS.items() if operator.keeps_pixels)
+        raise UsageError(f"{', '.join(moving)} may move what {what} mark: use operators that keep pixels in place ({keeping})")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VaetoolsError
-from ..folder.ledger import JobProgress, Stored, Task, cannot_go_on, reason_of
+from ..folder.ledger import JobProgress, Stored, Task, cannot_go_on, note_failure
 from ..folder.manifest import FAILED
 from .records import Record, Records
 from .tasks import Output, Source
@@ -54,9 +54,7 @@ class AugmentOutcome:
 
     def fail(self, path: Path, error: BaseException | str) -> str:
         """Returns the reason, in words."""
-        reason = reason_of(error).removeprefix(f"{path}: ")
-        self.failed.append((str(path), reason))
-        return reason
+        return note_failure(self.failed, path, error)
 
     def to_dict(self) -> dict[str, Any]:
         values = dict(vars(self))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..augment.operators import OPERATORS, Operator
+from ..augment.operators import Operator, refuse_moving
 from ..errors import UsageError
 from .dataset import Dataset
 
@@ -25,13 +25,8 @@ def default_operators(dataset: Dataset, *, fitted: bool, balance: bool) -> tuple
 def refuse_unfit(dataset: Dataset, operators: Sequence[Sequence[Operator]], *, gated: bool) -> None:
     """Raises UsageError if one of the operators, or a gate, does not go with what the data set says of its images."""
     used = {operator.name: operator for chain in operators for operator in chain}
-    moving = sorted(name for name, operator in used.items() if not operator.keeps_pixels)
-    if dataset.marks and moving:
-        keeping = ", ".join(name for name, operator in OPERATORS.items() if operator.keeps_pixels)
-        raise UsageError(
-            f"{', '.join(moving)} may move what the {dataset.marks} of the layout {dataset.layout} mark: "
-            f"use operators that keep pixels in place ({keeping})"
-        )
+    if dataset.marks:
+        refuse_moving(operators, f"the {dataset.marks} of the layout {dataset.layout}")
     if not dataset.classes:
         labelled = sorted(name for name, operator in used.items() if operator.needs_labels)
         what = f"{', '.join(labelled)} work within a class" if labelled else "the gate compares classes" if gated else ""

@@ -74,9 +74,7 @@ class Outcome:
 
     def fail(self, path: Path, error: BaseException | str) -> str:
         """Returns the reason, in words."""
-        reason = reason_of(error).removeprefix(f"{path}: ")
-        self.failed.append((str(path), reason))
-        return reason
+        return note_failure(self.failed, path, error)
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -94,6 +92,13 @@ def reason_of(error: BaseException | str) -> str:
     if isinstance(error, str | VaetoolsError | OSError):
         return str(error) or type(error).__name__
     return f"{type(error).__name__}: {error}"
+
+
+def note_failure(failed: list[tuple[str, str]], path: Path, error: BaseException | str) -> str:
+    """Append a file and the reason, in words, which is returned."""
+    reason = reason_of(error).removeprefix(f"{path}: ")
+    failed.append((str(path), reason))
+    return reason
 
 
 def cannot_go_on(error: OSError, place: Path, done: int) -> VaetoolsError:
