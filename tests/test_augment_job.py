@@ -15,10 +15,10 @@ from torchvision.datasets import ImageFolder
 
 from vaetools import Augmenter
 from vaetools.augment.seeds import digest, seed_for
-from vaetools.codec.tensors import to_tensor
 from vaetools.dataset.books import AugmentOutcome
 from vaetools.dataset.job import Options, augment_folder
 from vaetools.errors import UsageError
+from vaetools.images.tensors import to_tensor
 
 from . import dataset_files as files
 from .augment_models import tiny_weights

@@ -17,7 +17,7 @@ from vaetools import Codec, errors
 from vaetools.codec.container import Limits, pack, unpack
 from vaetools.codec.entropy import SymbolEncoder
 from vaetools.codec.rate import Rate
-from vaetools.codec.tensors import to_picture
+from vaetools.images.tensors import to_picture
 from vaetools.model.tables import ProbabilityTables
 from vaetools.model.vae import VAE
 from vaetools.model.weights import find_by_name, load_weights, save_weights

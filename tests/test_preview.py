@@ -18,9 +18,9 @@ from vaetools.augment.bank import LatentBank
 from vaetools.augment.latents import Latents, LatentSpace
 from vaetools.augment.seeds import digest, seed_for
 from vaetools.augment.strength import Strength
-from vaetools.codec.tensors import to_tensor
 from vaetools.dataset.preview import write_preview
 from vaetools.errors import UsageError
+from vaetools.images.tensors import to_tensor
 from vaetools.model.vae import VAE
 from vaetools.model.weights import LoadedModel
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from vaetools import Codec, errors
 from vaetools.codec.rate import Rate, search
-from vaetools.codec.tensors import to_picture
 from vaetools.images.picture import Metadata, Picture
+from vaetools.images.tensors import to_picture
 from vaetools.model.vae import VAE
 
 

@@ -22,8 +22,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from ..codec.tensors import to_tensor
 from ..errors import UsageError
+from ..images.tensors import to_tensor
 from ..model.weights import find_by_name, load_weights
 from .augmenter import DEFAULT_OPERATORS, DEFAULT_QUALITY, DEFAULT_STRENGTH, Augmenter, refuse_forked_cuda
 from .latents import LatentSpace

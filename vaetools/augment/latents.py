@@ -132,7 +132,7 @@ class LatentSpace:
         residuals = (y - prediction.mean) * mask
         if self.config.posterior == "uniform":
             residuals = residuals.round()  # as the network has always seen them
-        mean = torch.where(mask > 0, prediction.mean, self.vae.refine(prediction, residuals, mask))
+        mean = self.vae.refine(prediction, residuals, mask)
         with torch.autocast(self.device.type, enabled=False):
             u = self.vae.scales.from_hyper_latents(z)
             v = self.vae.scales.from_residuals(residuals)

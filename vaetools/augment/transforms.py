@@ -20,8 +20,8 @@ from torchvision import tv_tensors  # type: ignore[import-untyped]
 from torchvision.transforms.v2 import Transform  # type: ignore[import-untyped]
 from torchvision.transforms.v2.functional import is_pure_tensor  # type: ignore[import-untyped]
 
-from ..codec.tensors import to_tensor
 from ..errors import UsageError
+from ..images.tensors import to_tensor
 from .augmenter import Augmenter
 from .stream import SeedStream
 

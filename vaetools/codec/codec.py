@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
 from ..images.picture import Picture
+from ..images.tensors import to_picture, to_tensor
 from ..model import quantiser
 from ..model.config import ModelConfig
 from ..model.precision import has_bfloat16, pick_device
@@ -32,7 +33,6 @@ from .decoder import DAMAGED, Decoder, Decoding
 from .encoder import Encoder, psnr
 from .rate import Rate
 from .symbols import TileCoder
-from .tensors import to_picture, to_tensor
 from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, grid_of
 
 E = TypeVar("E", bound=VaetoolsError)

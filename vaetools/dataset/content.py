@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from ..augment.seeds import digest_one
-from ..codec.tensors import to_tensor
 from ..errors import ImageError
 from ..images.picture import Picture
 from ..images.read import read_picture
+from ..images.tensors import to_tensor
 
 CHANGED = "it was changed while the job ran; run the same command again"
 

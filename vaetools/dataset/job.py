@@ -95,8 +95,9 @@ def augment_folder(
     tell = tell or (lambda line: None)
     dataset, outcome = _open(source, target, augmenter.operators, options, tell, dataset, gated=augmenter.gate is not None)
     refuse_collisions(dataset, count_copies(dataset.train, options.copies, balance=options.balance))
-    check_job(Records.read(target), job_of(augmenter, dataset, options), options.on_exists, but_for=OF_THE_BANK)
-    seen = _look(dataset, augmenter, options, outcome, Records.read(target), tell)
+    before = Records.read(target)
+    check_job(before, job_of(augmenter, dataset, options), options.on_exists, but_for=OF_THE_BANK)
+    seen = _look(dataset, augmenter, options, outcome, before, tell)
     plan = Plan.of(
         dataset,
         target,
@@ -107,7 +108,7 @@ def augment_folder(
         originals=options.originals,
     )
     refuse_collisions(dataset, plan.counts)
-    check_files(plan, Records.read(target), options.on_exists)
+    check_files(plan, before, options.on_exists)
     make_target(target)
     with Records.open(target) as records:
         if records.locked:

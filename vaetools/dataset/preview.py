@@ -27,10 +27,10 @@ from ..augment.operators import Operator
 from ..augment.pixels import to_model
 from ..augment.seeds import digest, seed_for
 from ..augment.strength import Strength
-from ..codec.tensors import to_picture
 from ..errors import UsageError
 from ..files import replace_bytes
 from ..images.png import png_bytes
+from ..images.tensors import to_picture
 
 Labelled = tuple[str, Tensor, int | None]  # a picture with its name and, if there is one, its label
 

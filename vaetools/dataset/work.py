@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..augment.augmenter import Augmenter
-from ..codec.tensors import to_picture
 from ..errors import ImageError, VaetoolsError
 from ..folder.ledger import Product, Task
 from ..folder.pipeline import Pipeline
 from ..folder.writer import Writer
 from ..images.picture import Picture
+from ..images.tensors import to_picture
 from ..images.write import save_picture
 from .books import AugmentBooks
 from .content import CHANGED, Content, read_content

@@ -12,8 +12,8 @@ import PIL
 import torch
 from PIL import Image, features
 
-from ..codec.tensors import to_tensor
 from ..errors import ImageError, UsageError
+from ..images.tensors import to_tensor
 
 QUALITIES = (0.0, 12.5, 25.0, 37.5, 50.0, 62.5, 75.0, 87.5, 100.0)
 

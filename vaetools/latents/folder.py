@@ -17,9 +17,9 @@ from ..augment.seeds import SEED_BITS, generator_of, seed_for
 from ..augment.stream import SeedStream
 from ..codec.boxes import levels_in, pixels_in
 from ..codec.container import HEADER_ROOM, Contents, Header, read_header, unpack
-from ..codec.tensors import to_tensor
 from ..codec.tiles import Rect
 from ..errors import Corrupt, FormatError, ImageError, ModelMissing, UsageError
+from ..images.tensors import to_tensor
 from ..model.weights import find_by_hash, find_by_name
 from .batch import LatentItem
 from .reader import SymbolReader

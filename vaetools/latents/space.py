@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..augment.latents import Latents, LatentSpace
-from ..model.vae import first_pass_mask
 
 
 class FileSpace(LatentSpace):
@@ -36,9 +35,8 @@ class FileSpace(LatentSpace):
         """What a file's whole numbers stand for: z (B, Z, h/4, w/4) and residuals (B, M, h, w), of one tile each."""
         z, residuals = (x.float().contiguous(memory_format=torch.channels_last) for x in (z, residuals))
         with self._autocast():
-            prediction = self.vae.predict(z)
-            mask = first_pass_mask(prediction.mean)
-            mean = torch.where(mask > 0, prediction.mean, self.vae.refine(prediction, residuals * mask, mask))
+            prediction, mask = self._first(z)
+            mean = self.vae.refine(prediction, residuals * mask, mask)
         return Latents(mean + residuals, z)
 
     @torch.inference_mode()

@@ -89,11 +89,10 @@ def first_pass(vae: VAE, z: Tensor) -> FirstPass:
 def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
     """`residuals` (B, M, h, w) of the first pass; what stands elsewhere is not looked at."""
     residuals = residuals * first.mask
-    chosen = first.mask > 0
-    mean = torch.where(chosen, first.prediction.mean, vae.refine(first.prediction, residuals, first.mask))
+    mean = vae.refine(first.prediction, residuals, first.mask)
     with torch.autocast(residuals.device.type, enabled=False):
         refined = vae.scales.index(first.scale_output + vae.scales.from_residuals(residuals)).to(torch.uint8)
-    return SecondPass(mean, torch.where(chosen, first.index, refined))
+    return SecondPass(mean, torch.where(first.mask > 0, first.index, refined))
 
 
 def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widths: Tensor) -> Tensor:

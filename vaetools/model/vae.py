@@ -193,10 +193,10 @@ class VAE(nn.Module):
         return Prediction(mean.clamp(-MEAN_BOUND, MEAN_BOUND), features)
 
     def refine(self, prediction: Prediction, residuals: Tensor, first: Tensor) -> Tensor:
-        """Means of y for the second pass, from the decoded residuals of the first (zero elsewhere)."""
+        """Means of all y: of the first pass as predicted, of the second from the first's decoded residuals (zero elsewhere)."""
         known = (residuals + prediction.mean) * first
         correction = self.context(torch.cat([prediction.mean, prediction.features, known], 1)).float()
-        return (prediction.mean + correction).clamp(-MEAN_BOUND, MEAN_BOUND)
+        return torch.where(first > 0, prediction.mean, (prediction.mean + correction).clamp(-MEAN_BOUND, MEAN_BOUND))
 
     # The decoder.
 
@@ -217,7 +217,7 @@ class VAE(nn.Module):
         y_sample = q.y.sample(noise)
         first = first_pass_mask(q.y.mean)
         residuals = (q.y.quantised(prediction.mean, y_sample) - prediction.mean) * first
-        mean = torch.where(first > 0, prediction.mean, self.refine(prediction, residuals, first))
+        mean = self.refine(prediction, residuals, first)
         with torch.autocast(images.device.type, enabled=False):
             u = self.scales.from_hyper_latents(z.float())
             v = self.scales.from_residuals(residuals.float())
@@ -243,7 +243,7 @@ class VAE(nn.Module):
         u = self.scales.from_hyper_latents(z)
         zero = torch.zeros_like(u)
         residuals = decoded(NormalPrior(zero, scale_of(self.scales.index(u))).sample(noise)) * first
-        mean = torch.where(first > 0, prediction.mean, self.refine(prediction, residuals, first))
+        mean = self.refine(prediction, residuals, first)
         scale = scale_of(self.scales.index(u + self.scales.from_residuals(residuals)))
         rest = decoded(NormalPrior(zero, scale).sample(noise)) * (1 - first)
         return self.decode(mean + residuals + rest, quality)

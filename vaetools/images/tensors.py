@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..images.picture import Picture
+from .picture import Picture
 
 BIT_DEPTHS = {torch.uint8: 8, torch.uint16: 16}
 
