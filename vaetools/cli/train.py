@@ -37,6 +37,7 @@ DEFAULT_PRESET, DEFAULT_EPOCHS = "photo", 20
     type=click.Choice(("uniform", "gaussian")),
     help="uniform to compress [photo, gray16], gaussian to sample [small].",
 )
+@click.option("--channels", type=click.Choice(("1", "3")), help="1 for gray images, 3 for colours [that of the preset].")
 @click.option("--batch", type=click.IntRange(1), help="Images a step and process [default: 16].")
 @click.option("--learning-rate", type=float, help="[default: 0.002]")
 @click.option("--steps-per-epoch", type=click.IntRange(1), help="[default: as many crops as images, at least 50 steps]")
@@ -52,6 +53,7 @@ def train(
     device: str,
     quality_range: tuple[float, float] | None,
     posterior: str | None,
+    channels: str | None,
     batch: int | None,
     learning_rate: float | None,
     steps_per_epoch: int | None,
@@ -81,14 +83,16 @@ def train(
     if quality_range and not 0 < quality_range[0] < quality_range[1]:
         raise UsageError("--quality-range: LOW must be above 0 and below HIGH")
     if resume:
-        if posterior or preset_name or seed is not None:
-            raise UsageError("--preset, --posterior and --seed are fixed once a run has started; leave them out with --resume")
+        if posterior or preset_name or channels or seed is not None:
+            raise UsageError(
+                "--preset, --posterior, --channels and --seed are fixed once a run has started; leave them out with --resume"
+            )
         settings = resumed_settings(run, **options)
     else:
         options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)
         name = preset_name or DEFAULT_PRESET
         settings = TrainingSettings(crops=CROPS[name], mirrored=name in MIRRORED, **options)
-    network = {"quality_lambdas": quality_range, "posterior": posterior}
+    network = {"quality_lambdas": quality_range, "posterior": posterior, "image_channels": int(channels) if channels else None}
     config = preset(preset_name or DEFAULT_PRESET, **{name: value for name, value in network.items() if value is not None})
     weights = run_training(folder, run, config, settings, resume=resume, quality_lambdas=quality_range, device=device)
     if weights:
