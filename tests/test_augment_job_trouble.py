@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from vaetools import Augmenter
-from vaetools.augment.latents import LatentSpace
 from vaetools.dataset import work
 from vaetools.dataset.job import Options, augment_folder, preview_folder
 from vaetools.errors import ImageError, UsageError, VaetoolsError
 from vaetools.folder.ledger import Product
 from vaetools.images.tensors import to_tensor
+from vaetools.model.space import LatentSpace
 from vaetools.model.vae import VAE
 from vaetools.model.weights import load_weights, save_weights
 

@@ -10,10 +10,10 @@ import torch
 
 from vaetools.augment.augmenter import Augmenter
 from vaetools.augment.bank import LatentBank
-from vaetools.augment.latents import Latents, LatentSpace
 from vaetools.augment.operators import OPERATORS, Context, parse_operators
 from vaetools.augment.seeds import generator_of
 from vaetools.errors import UsageError
+from vaetools.model.space import Latents, LatentSpace
 from vaetools.model.weights import load_weights
 
 from .augment_models import photographs, tiny_weights

@@ -12,9 +12,8 @@ from vaetools.dataset.counts import count_copies
 from vaetools.dataset.dataset import Dataset, refuse_collisions
 from vaetools.dataset.layouts import open_dataset
 from vaetools.dataset.suitability import default_operators
-from vaetools.dataset.survey import in_threads
 from vaetools.errors import UsageError
-from vaetools.folder.reader import reader_threads
+from vaetools.images.ahead import in_threads, reader_threads
 
 from . import dataset_files as files
 

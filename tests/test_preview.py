@@ -15,12 +15,12 @@ from torch import Tensor
 
 from vaetools.augment.augmenter import Augmenter
 from vaetools.augment.bank import LatentBank
-from vaetools.augment.latents import Latents, LatentSpace
 from vaetools.augment.seeds import digest, seed_for
 from vaetools.augment.strength import Strength
 from vaetools.dataset.preview import write_preview
 from vaetools.errors import UsageError
 from vaetools.images.tensors import to_tensor
+from vaetools.model.space import Latents, LatentSpace
 from vaetools.model.vae import VAE
 from vaetools.model.weights import LoadedModel
 

@@ -68,3 +68,14 @@ class ModelMissing(FormatError):
 
 class Desync(FormatError):
     """The file decoded to other symbols than were encoded."""
+
+
+def reason_of(error: BaseException | str) -> str:
+    """Why something failed, in words."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, str | VaetoolsError | OSError):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"

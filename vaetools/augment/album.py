@@ -24,9 +24,9 @@ from torch.utils.data import get_worker_info
 
 from ..errors import UsageError
 from ..images.tensors import to_tensor
+from ..model.space import LatentSpace
 from ..model.weights import find_by_name, load_weights
 from .augmenter import DEFAULT_OPERATORS, DEFAULT_QUALITY, DEFAULT_STRENGTH, Augmenter, refuse_forked_cuda
-from .latents import LatentSpace
 from .operators import parse_operators
 from .seeds import SEED_BITS, seed_for
 from .stream import SeedStream

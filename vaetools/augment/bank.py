@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..files import replace_bytes
+from ..model.space import LatentSpace
 from ..model.threads import one_thread
-from .latents import LatentSpace
 from .pixels import to_model
 from .seeds import generator_of, seed_for
 

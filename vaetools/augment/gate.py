@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..model.space import Latents
 from .bank import LatentBank
-from .latents import Latents
 
 
 class Gate(Protocol):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..model.space import Latents, LatentSpace, normal, per_row, uniform
 from .bank import LatentBank
-from .latents import Latents, LatentSpace, normal, per_row, uniform
 
 NEIGHBOURS = 5  # of the nearest images of a class, one is drawn
 SMALLEST_STD = 1e-6

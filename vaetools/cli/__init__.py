@@ -20,6 +20,12 @@ COMMANDS = {
     "compare": ("evaluate", "compare", "Compare restored images with their originals."),
     "eval": ("evaluate", "evaluate", "Measure rate and distortion beside other codecs."),
     "augment": ("augment", "augment", "Write augmented copies of a labelled folder of images."),
+    "sample": ("generate", "sample", "Make new images with a trained model."),
+    "interpolate": ("generate", "interpolate", "Go from one image to another in a strip or an animation."),
+    "fit-prior": ("generate", "fit_prior", "Fit what `sample` draws from to a folder of images."),
+    "anomaly": ("anomaly", "anomaly", "Learn what good images look like, and score others."),
+    "denoise": ("denoise", "denoise", "Take noise out of a folder of images."),
+    "embed": ("embed", "embed", "Write a feature vector for each image of a folder."),
     "train": ("train", "train", "Train a model on a folder of images."),
     "export": ("train", "export", "Write the weights of a training run's last checkpoint."),
 }

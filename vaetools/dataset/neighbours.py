@@ -11,10 +11,11 @@ from torch import Tensor
 from ..augment.augmenter import Augmenter
 from ..augment.bank import LIMIT_PER_CLASS, LatentBank
 from ..errors import UsageError
+from ..images.ahead import in_threads
 from .content import read_content
 from .dataset import Dataset, Item
 from .records import Job
-from .survey import Seen, in_threads
+from .survey import Seen
 
 BANK = ".vaetools-bank.safetensors"
 GATES = ("nearest",)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import VaetoolsError
-from ..folder.ledger import reason_of
-from ..folder.reader import reader_threads
+from ..errors import VaetoolsError, reason_of
+from ..images.ahead import in_threads
 from .content import read_content
 from .records import Record
 
@@ -63,21 +60,3 @@ def survey(root: Path, paths: Iterable[str], max_pixels: int, known: Mapping[str
             return reason_of(error).removeprefix(f"{root / path}: ")
 
     return (found for _, found in in_threads(look, paths))
-
-
-def in_threads(call: Callable[[str], Result], paths: Iterable[str]) -> Iterator[tuple[str, Result]]:
-    """`call(path)` of each path, in order, some ahead."""
-    threads = reader_threads()
-    ahead: deque[tuple[str, Future[Result]]] = deque()  # few, as results may be decoded images
-    pool = ThreadPoolExecutor(threads, "look")
-    try:
-        for path in paths:
-            ahead.append((path, pool.submit(call, path)))
-            if len(ahead) > threads:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        while ahead:
-            first, future = ahead.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from ..errors import UsageError
-from ..folder.ledger import reason_of
+from ..errors import UsageError, reason_of
 from ..folder.manifest import DONE
-from ..folder.reader import reader_threads
+from ..images.ahead import reader_threads
 from .records import Job, Record, Records
 from .tasks import Output, Plan
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import VaetoolsError
+from ..errors import VaetoolsError, reason_of
 from .manifest import DONE, FAILED, Entry, Manifest, number_or_inf
 
 NO_MORE_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -82,16 +82,6 @@ class Outcome:
         values["notes"] = [{"path": path, "notes": list(notes)} for path, notes in self.notes]
         values["lowest_psnr"] = number_or_inf(self.lowest_psnr)
         return values
-
-
-def reason_of(error: BaseException | str) -> str:
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, str | VaetoolsError | OSError):
-        return str(error) or type(error).__name__
-    return f"{type(error).__name__}: {error}"
 
 
 def note_failure(failed: list[tuple[str, str]], path: Path, error: BaseException | str) -> str:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..codec.container import Limits
-from ..errors import LimitExceeded, UsageError, VaetoolsError
+from ..errors import LimitExceeded, UsageError, VaetoolsError, reason_of
+from ..images.ahead import reader_threads
 from ..images.folder import walk
-from .ledger import Outcome, Task, reason_of
+from .ledger import Outcome, Task
 from .manifest import FAILED, Entry, Manifest
-from .reader import reader_threads
 
 ON_EXISTS = ("skip", "overwrite", "error")
 LOOK_CHUNK, LOOK_AHEAD = 16, 16  # files a call, and calls at once, for sizes that the manifest does not tell

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Full, Queue
 from typing import Generic, TypeVar
 
+from ..images.ahead import reader_threads
 from ..model.memory import give_back
 from .ledger import Task
 
@@ -103,8 +103,3 @@ class ReadAhead(Generic[Content]):
                 return self._queue.put(item, timeout=WAKE_SECONDS)
             except Full:
                 continue
-
-
-def reader_threads() -> int:
-    """Pillow decodes without holding up other threads, and a disk likes several questions at once."""
-    return max(4, min(8, os.cpu_count() or 4))

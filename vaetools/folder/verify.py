@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..codec.container import Limits, check_file
-from ..errors import Corrupt, UsageError, VaetoolsError
+from ..errors import Corrupt, UsageError, VaetoolsError, reason_of
 from ..images.folder import walk
 from ..images.picture import Picture
 from ..images.read import read_picture
-from .ledger import JobProgress, Outcome, Silent, Task, reason_of
+from .ledger import JobProgress, Outcome, Silent, Task
 from .manifest import FAILED, Entry, Manifest, number_or_inf
 from .names import SUFFIX, compressed_name
 from .pipeline import Pipeline

@@ -297,21 +297,23 @@ class _Opened:
     is_cut: bool
 
 
-def _open(path: str | os.PathLike[str]) -> _Opened:
+def _open(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> _Opened:
     """Decoded, with the orientation that the file asks for applied to the pixels."""
-    with _named(_name(path)), _opening(path) as image:
+    with _named(_name(path)), _opening(path, max_pixels) as image:
         is_cut = _stored_mode(image).endswith(";16") and not image.mode.startswith("I")
         frames = _frames(image)
         image.load()
         return _Opened(ImageOps.exif_transpose(image), frames, is_cut)
 
 
-def read_for_training(path: str | os.PathLike[str], channels: int = 3, bit_depth: int = 8) -> np.ndarray:
+def read_for_training(
+    path: str | os.PathLike[str], channels: int = 3, bit_depth: int = 8, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """(H, W, C) uint8 or uint16, whatever it takes: alpha is dropped, colours and depths are converted.
 
-    Raises ImageError if the file cannot be decoded.
+    Raises ImageError if the file cannot be decoded, or has more than `max_pixels`.
     """
-    image = _open(path).image
+    image = _open(path, max_pixels).image
     if bit_depth == 16:
         return _as_gray16(image)[:, :, None].repeat(channels, 2)
     if image.mode.startswith("I") or image.mode == "F":

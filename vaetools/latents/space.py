@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from ..augment.latents import Latents, LatentSpace
+from ..model.space import Latents, LatentSpace
 
 
 class FileSpace(LatentSpace):

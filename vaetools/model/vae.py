@@ -45,7 +45,7 @@ class Analysis:
 
 
 @dataclass
-class Latents:
+class Posteriors:
     """What the encoder says of a batch: q(y|x) and q(z|x), in quantisation steps of the given qualities.
 
     `strained`: (B,) whether the network's answer had to be cut at ENCODER_BOUND, as it never is for photographs.
@@ -139,7 +139,7 @@ class VAE(nn.Module):
 
     # The encoder.
 
-    def encode(self, images: Tensor, quality: Tensor) -> Latents:
+    def encode(self, images: Tensor, quality: Tensor) -> Posteriors:
         """Both posteriors. Their means are what a codec rounds and an application reads; they are deterministic.
 
         Raises UsageError if a side of the images is no multiple of `config.hyper_stride`.
@@ -152,11 +152,11 @@ class VAE(nn.Module):
         x = images - 0.5
         return Analysis(self.encoder_outer(x), self.linear_encoder(x).float())
 
-    def encode_at(self, analysis: Analysis, quality: Tensor) -> Latents:
+    def encode_at(self, analysis: Analysis, quality: Tensor) -> Posteriors:
         """The rest of `encode`."""
         parameters, strained = self._encode_y(analysis, quality)
         y = self.posterior.from_parameters(parameters)
-        return Latents(y, self.encode_hyper(y.mean, quality), strained)
+        return Posteriors(y, self.encode_hyper(y.mean, quality), strained)
 
     def _encode_y(self, analysis: Analysis, quality: Tensor) -> tuple[Tensor, Tensor]:
         parameters = self.encoder_inner(analysis.features * self.gain_encoder(quality)).float()

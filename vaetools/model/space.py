@@ -1,6 +1,6 @@
-"""The latents of images as the operators see them, and the model that they belong to.
+"""The latents of images as everything but the codec sees them, not rounded, and the model that they belong to.
 
-images --encode--> Latents(y, z) --operators--> Latents(y', z') --decode--> images
+images --encode--> Latents(y, z) --operators, priors--> Latents(y', z') --decode--> images
                         |
                         '--conditional--> p(y|z) = N(mean, scale^2), whose second pass sees the first
 """
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..model.distributions import NormalPrior
-from ..model.precision import autocast, has_bfloat16, pick_device
-from ..model.quantiser import pad_to_stride, prepare_for_inference
-from ..model.scales import scale_of
-from ..model.vae import Prediction, first_pass_mask
-from ..model.weights import LoadedModel
+from .distributions import NormalPrior
+from .precision import autocast, has_bfloat16, pick_device
+from .quantiser import pad_to_stride, prepare_for_inference
+from .scales import scale_of
+from .vae import Prediction, first_pass_mask
+from .weights import LoadedModel
 
 
 @dataclass(frozen=True)
