@@ -9,43 +9,37 @@ files byte for byte as without it.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..codec.container import HEADER_ROOM, VERSION, Limits, read_header
 from ..codec.rate import Rate
 from ..errors import VaetoolsError
-from ..files import read_from_disk, remove_temporaries, write_new
+from ..files import read_from_disk, write_new
 from ..images.folder import SUFFIXES
 from ..images.picture import Picture
 from ..images.read import probe, read_picture
 from ..images.write import save_picture
-from .ledger import JobProgress, Ledger, Outcome, Product, Silent, Task
+from .ledger import JobProgress, Outcome, Product, Task
 from .manifest import Manifest
 from .names import SUFFIX, compressed_name, format_of_name
 from .names import restored_name as restored_name
-from .pipeline import Pipeline
 from .plan import (
     Selection,
     check_places,
-    in_batches,
     list_tasks,
-    make_target,
     place_refuses,
     refuse_existing,
     settle,
     with_sizes,
 )
+from .run import Job
 from .sizes import size_of_image
-from .writer import Writer
 
 if TYPE_CHECKING:  # a plan is made without torch
     from ..codec.codec import Codec, Restored
-    from ..model.threads import Lanes
 
 BATCH_SIZE, TILE_SIZE = 64, 1024
 
@@ -108,7 +102,7 @@ def compress_folder(
     codec.encode([], rate, batch_size, tile_size=tile_size, preview=preview)  # refuses what it would refuse for every image
     outcome = Outcome()
     tasks = list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
-    job = _Job(
+    job = Job(
         settings=compress_settings(rate, tile_size, preview=preview, model=codec.model.hash.hex()),
         limits=codec.limits,
         size_of=lambda task: size_of_image(task.source),
@@ -151,7 +145,7 @@ def decompress_folder(
     check_places(source, target)
     outcome = Outcome()
     tasks = list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
-    job = _Job(
+    job = Job(
         settings=decompress_settings(format),
         limits=codec.limits,
         size_of=lambda task: _compressed_size(task, codec.limits),
@@ -160,59 +154,6 @@ def decompress_folder(
         lanes=codec.lanes,
     )
     return job.run(tasks, target, selection, outcome, progress, read, work, finish)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What differs between the directions when a job is planned."""
-
-    settings: str
-    limits: Limits
-    size_of: Callable[[Task], tuple[int, int]]
-    key_of: Callable[[Task], tuple[int, ...]]
-    batch_limit: Callable[[tuple[int, ...]], int]
-    lanes: Lanes
-
-    def run(
-        self,
-        tasks: list[Task],
-        target: Path,
-        selection: Selection,
-        outcome: Outcome,
-        progress: JobProgress | None,
-        read: Callable[[Task], Any],
-        work: Callable[[Sequence[Task], Sequence[Any]], Sequence[Any]],
-        finish: Callable[[Task, Any, Path], Product],
-    ) -> Outcome:
-        start = time.perf_counter()
-        if selection.on_exists == "error":
-            refuse_existing(tasks)
-        make_target(target)
-        with Manifest.open(target) as manifest:
-            if manifest.locked:
-                remove_temporaries(target)
-            if selection.on_exists == "error":
-                refuse_existing(tasks)  # again, now that nobody else can write them
-            ledger = Ledger(outcome, manifest, self.settings, progress or Silent())
-            tasks = settle(tasks, selection, manifest, self.settings, outcome, ledger.fail)
-            todo = [task for task in tasks if task.todo]
-            ledger.progress.start(len(todo), sum(task.size for task in todo))
-
-            def batches(stop: threading.Event) -> Iterator[list[Task]]:
-                measured = with_sizes(tasks, self.size_of, self.limits, ledger.fail, stop)
-                return in_batches(measured, self.key_of, self.batch_limit)
-
-            try:
-                if todo:
-                    Pipeline(read, work, Writer(target, finish, ledger), ledger.fail, self.lanes.count).run(batches)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"{outcome.done} files are done; the same command goes on from there") from None
-            finally:
-                self.lanes.leave()
-        outcome.failed.sort()
-        outcome.notes.sort()
-        outcome.seconds = time.perf_counter() - start
-        return outcome
 
 
 @dataclass(frozen=True)
