@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import UsageError
-from ..model.config import PRESETS, preset
+from ..model.config import MAX_NOISE, PRESETS, ModelConfig, preset
 
 DEFAULT_PRESET, DEFAULT_EPOCHS = "photo", 20
+DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
 
 
 @click.command()
@@ -37,6 +39,15 @@ DEFAULT_PRESET, DEFAULT_EPOCHS = "photo", 20
     type=click.Choice(("uniform", "gaussian")),
     help="uniform to compress [photo, gray16], gaussian to sample [small].",
 )
+@click.option("--start-from", metavar="MODEL", help="Start with the weights of a model, of which the network is, and tune them.")
+@click.option("--denoise", is_flag=True, help="Train a denoiser: the network sees noisy images, and learns the clean ones.")
+@click.option(
+    "--noise-range",
+    nargs=2,
+    type=float,
+    metavar="LEAST MOST",
+    help="For --denoise: standard deviations of the noise, of values in 0..255 [default: 5 75].",
+)
 @click.option("--channels", type=click.Choice(("1", "3")), help="1 for gray images, 3 for colours [that of the preset].")
 @click.option("--batch", type=click.IntRange(1), help="Images a step and process [default: 16].")
 @click.option("--learning-rate", type=float, help="[default: 0.002]")
@@ -53,6 +64,9 @@ def train(
     device: str,
     quality_range: tuple[float, float] | None,
     posterior: str | None,
+    start_from: str | None,
+    denoise: bool,
+    noise_range: tuple[float, float] | None,
     channels: str | None,
     batch: int | None,
     learning_rate: float | None,
@@ -66,6 +80,7 @@ def train(
     Ctrl-C finishes the step and saves; --resume goes on. At the end the weights are exported, ready for
     `vaetools compress --model RUN`. Runs on several processes under torchrun.
     """
+    from ..model.weights import find_by_name, load_weights
     from ..training.loop import resumed_settings
     from ..training.loop import train as run_training
     from ..training.settings import CROPS, MIRRORED, TrainingSettings
@@ -82,21 +97,43 @@ def train(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if quality_range and not 0 < quality_range[0] < quality_range[1]:
         raise UsageError("--quality-range: LOW must be above 0 and below HIGH")
+    if noise_range and not denoise:
+        raise UsageError("--noise-range is for --denoise, which is not given")
+    if noise_range and not 0 < noise_range[0] < noise_range[1] <= MAX_NOISE:
+        raise UsageError(f"--noise-range: LEAST must be above 0 and below MOST, which is at most {MAX_NOISE}")
+    config, start = preset(DEFAULT_PRESET), None
     if resume:
-        if posterior or preset_name or channels or seed is not None:
-            raise UsageError(
-                "--preset, --posterior, --channels and --seed are fixed once a run has started; leave them out with --resume"
-            )
+        if posterior or preset_name or channels or start_from or denoise or seed is not None:
+            fixed = "--preset, --start-from, --denoise, --posterior, --channels and --seed"
+            raise UsageError(f"{fixed} are fixed once a run has started; leave them out with --resume")
         settings = resumed_settings(run, **options)
     else:
+        if start_from and (preset_name or posterior or channels):
+            raise UsageError("--preset, --posterior and --channels are those of the model with --start-from; leave them out")
         options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)
-        name = preset_name or DEFAULT_PRESET
-        settings = TrainingSettings(crops=CROPS[name], mirrored=name in MIRRORED, **options)
-    network = {"quality_lambdas": quality_range, "posterior": posterior, "image_channels": int(channels) if channels else None}
-    config = preset(preset_name or DEFAULT_PRESET, **{name: value for name, value in network.items() if value is not None})
-    weights = run_training(folder, run, config, settings, resume=resume, quality_lambdas=quality_range, device=device)
+        if start_from:
+            start = load_weights(find_by_name(start_from))
+        config = start.vae.config if start else preset(preset_name or DEFAULT_PRESET)
+        network: dict[str, Any] = {"posterior": posterior, "image_channels": int(channels) if channels else None}
+        if denoise:
+            least, most = noise_range or NOISE_RANGE
+            network |= {"name": DENOISER, "noise": (most, least), "quality_lambdas": DENOISING_LAMBDAS}
+        network["quality_lambdas"] = quality_range or network.get("quality_lambdas")
+        config = replace(config, **{name: value for name, value in network.items() if value is not None})
+        like = preset_name or _like(config)
+        settings = TrainingSettings(crops=CROPS[like], mirrored=like in MIRRORED, **options)
+    weights = run_training(
+        folder, run, config, settings, resume=resume, quality_lambdas=quality_range, device=device, start=start
+    )
     if weights:
         click.echo(f"weights: {weights}")
+
+
+def _like(config: ModelConfig) -> str:
+    """The preset whose crops a network takes."""
+    if config.hyper_stride < preset("photo").hyper_stride:
+        return "small"
+    return "gray16" if config.bit_depth == 16 else "photo"
 
 
 @click.command()

@@ -64,6 +64,8 @@ class Codec:
         self, model: LoadedModel, device: torch.device, *, bfloat16: bool | None = None, limits: Limits = Limits()
     ) -> None:
         config = model.vae.config
+        if config.noise is not None:
+            raise ModelError(f"{model.path}: a denoiser has no codec; use it with `vaetools denoise`")
         if config.posterior != "uniform" or model.tables is None:
             raise ModelError(
                 f"{model.path}: a model with a {config.posterior} posterior has no codec: train one with --posterior uniform"

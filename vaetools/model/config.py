@@ -11,6 +11,7 @@ from ..errors import ModelError
 
 POSTERIORS = ("uniform", "gaussian")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # it becomes part of a file's name
+MAX_NOISE = 255  # levels
 MAX_SIZE, MAX_DEPTH = 8192, 64  # far above what trains; they keep a hostile config from taking all memory
 # Partial sums of the integer network stay below 2^24 up to these sizes: see the table in scales.py.
 MAX_SCALE_WIDTH, MAX_HYPER_CHANNELS, MAX_LATENT_CHANNELS = 250, 64, 550
@@ -26,7 +27,8 @@ class ModelConfig:
 
     The image is cut into `patch` x `patch` squares; the latents y have one position per `2 * patch` pixels a side, the
     hyper-latents z one per `8 * patch`. `quality_lambdas` are the Lagrange multipliers of quality 0 and 100 in
-    `lambda * 255^2 * MSE + bits per pixel`.
+    `lambda * 255^2 * MSE + bits per pixel`. `noise`, of a denoiser: the standard deviations of the white noise in its input
+    that quality 0 and quality 100 stand for, the larger first, of values in 0..255.
     """
 
     name: str = "photo"
@@ -42,9 +44,11 @@ class ModelConfig:
     decoder_blocks: tuple[int, int] = (4, 2)
     posterior: str = "uniform"
     quality_lambdas: tuple[float, float] = (0.001, 0.16)
+    noise: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        for key in ("encoder_blocks", "decoder_blocks", "quality_lambdas"):
+        pairs = ("encoder_blocks", "decoder_blocks", "quality_lambdas", *(("noise",) if self.noise is not None else ()))
+        for key in pairs:
             value = getattr(self, key)
             if not isinstance(value, (tuple, list)) or len(value) != 2:
                 raise ModelError(f"config: {key} must be two numbers, not {value!r}")
@@ -73,6 +77,10 @@ class ModelConfig:
         low, high = self.quality_lambdas
         if not all(isinstance(value, (int, float)) for value in (low, high)) or not 0 < low < high < math.inf:
             raise ModelError(f"config: quality_lambdas must rise from above 0, not {low!r} to {high!r}")
+        if self.noise is not None:
+            most, least = self.noise
+            if not all(isinstance(value, (int, float)) for value in (most, least)) or not 0 < least < most <= MAX_NOISE:
+                raise ModelError(f"config: noise must fall from at most {MAX_NOISE} to above 0, not {most!r} to {least!r}")
 
     @property
     def latent_stride(self) -> int:
@@ -83,6 +91,11 @@ class ModelConfig:
     def hyper_stride(self) -> int:
         """Pixels a side per position of the hyper-latents z: images are padded to multiples of it."""
         return 8 * self.patch
+
+    @property
+    def is_codec(self) -> bool:
+        """Whether a codec can use the network: it rounds, and gives back what it sees."""
+        return self.posterior == "uniform" and self.noise is None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -25,9 +25,10 @@ from torch import nn
 from ..errors import TrainingError, UsageError
 from ..model.config import ModelConfig
 from ..model.distributions import Noise
+from ..model.noise import noise_level, noisy_pair
 from ..model.precision import autocast
 from ..model.vae import VAE
-from ..model.weights import save_weights
+from ..model.weights import LoadedModel, save_weights
 from .calibration import calibrate
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
@@ -65,6 +66,11 @@ class Trainer:
         self.sums = Sums()
         self.network: nn.Module = self.net  # with several ranks, wrapped when the training starts
 
+    def start_from(self, model: LoadedModel) -> None:
+        """Start with these weights, of a network of the same shape."""
+        for network in (self.net, self.average):
+            network.load_state_dict(model.vae.state_dict())
+
     def start_from_pca(self, basis: np.ndarray) -> None:
         self.net.start_from_pca(torch.from_numpy(basis).to(self.device))
         self.average.load_state_dict(self.net.state_dict())
@@ -94,8 +100,12 @@ class Trainer:
         images = to_unit_range(batch.images, self.config, self.device)
         quality = torch.from_numpy(batch.quality).to(self.device)
         generator = torch.Generator(self.device).manual_seed(hash_seed(self.settings.seed, self.progress.step))
+        noise = Noise(generator, self.ranks.rank, self.ranks.world)
+        seen = images
+        if self.config.noise is not None:
+            images, seen = noisy_pair(images, noise_level(quality, self.config.noise), noise)
         with autocast(self.device):
-            outcome = self.network(images, quality, Noise(generator, self.ranks.rank, self.ranks.world))
+            outcome = self.network(seen, quality, noise)
         losses = rate_distortion(images, outcome, quality, self.config.quality_lambdas)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -138,10 +148,11 @@ def train(
     quality_lambdas: tuple[float, float] | None = None,
     device: str = "auto",
     only: Sequence[Path] | None = None,
+    start: LoadedModel | None = None,
 ) -> Path | None:
-    """Train on the images below `folder`, or on `only` these. Returns the path of the exported weights, below `run`; None on
-    ranks but the first.
+    """Train on the images below `folder`, or on `only` these, from the weights of `start` or from none.
 
+    Returns the path of the exported weights, below `run`; None on ranks but the first.
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
     `quality_lambdas`, if given, another range of qualities to train towards from there.
     Raises UsageError or TrainingError before anything is overwritten, and KeyboardInterrupt after an interruption,
@@ -161,18 +172,20 @@ def train(
         cache = ImageCache.load(folder, config, settings.cache_bytes, only=only)
         report.folder(cache, settings.crops[0][1])
         trainer = Trainer(config, settings, ranks)
-        if saved is None:
-            trainer.start_from_pca(patch_basis(cache, config.latent_stride, settings.seed))
-        else:
+        if saved is not None:
             try:
                 trainer.restore(saved)
             except (KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise TrainingError(f"{run}: the checkpoint is of another version of vaetools ({error})") from None
             report.resumed(trainer.progress)
+        elif start is not None:
+            trainer.start_from(start)
+        else:
+            trainer.start_from_pca(patch_basis(cache, config.latent_stride, settings.seed))
         run_epochs(trainer, cache, report)
         if ranks.rank > 0:
             return None
-        if config.posterior == "uniform":
+        if config.is_codec:
             report.message("fitting the probability tables")
         try:
             return export(trainer.average, cache, run, settings.seed)
@@ -266,8 +279,8 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
 
 
 def export(net: VAE, cache: ImageCache, run: Path, seed: int) -> Path:
-    """Fit the probability tables to real images and write the weights that a codec loads. Returns their path."""
-    tables = calibrate(net, cache, seed) if net.config.posterior == "uniform" else None
+    """Write the weights that others load, for a codec with probability tables fitted to real images. Returns their path."""
+    tables = calibrate(net, cache, seed) if net.config.is_codec else None
     return save_weights(net, tables, run)
 
 

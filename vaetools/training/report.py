@@ -21,6 +21,7 @@ from rich.progress import Progress as ProgressBar
 from ..errors import TrainingError
 from ..files import replace_bytes, replace_file
 from ..model.distributions import Noise
+from ..model.noise import noise_level, noisy_pair
 from ..model.precision import autocast
 from ..model.vae import VAE
 from .checkpoint import CHECKPOINT, Progress
@@ -226,15 +227,22 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def reconstruction_grid(net: VAE, cache: ImageCache) -> Image.Image:
-    """The same crops every time: the originals, then their reconstructions at quality 0, 50 and 100."""
+    """The same crops every time: the originals, then their reconstructions at quality 0, 50 and 100; of a denoiser, from the
+    originals with the noise of that quality, each below what it was made of.
+    """
     side = grid_side(net)
     device = net.z_raw_scale.device
     images = to_unit_range(CropSampler(cache, seed=7, mirrored=False).batch(0, side, GRID_IMAGES).images, net.config, device)
     rows = [to_pixels(images)]
     for quality in (0.0, 0.5, 1.0):
+        q = torch.full((GRID_IMAGES,), quality, device=device)
+        noise = Noise(torch.Generator(device).manual_seed(0))
+        seen = images
+        if net.config.noise is not None:
+            _, seen = noisy_pair(images, noise_level(q, net.config.noise), noise)
+            rows.append(to_pixels(seen))
         with autocast(device):
-            q = torch.full((GRID_IMAGES,), quality, device=device)
-            rows.append(to_pixels(net(images, q, Noise(torch.Generator(device).manual_seed(0))).reconstruction))
+            rows.append(to_pixels(net(seen, q, noise).reconstruction))
     return tile(rows)
 
 
