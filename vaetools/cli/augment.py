@@ -12,7 +12,7 @@ import click
 from ..errors import UsageError
 from ..folder.plan import ON_EXISTS
 from . import EXIT_FAILED
-from .compress import FAILURES_SHOWN, shown
+from .outcome import FAILURES_SHOWN, shown
 from .progress import job_progress
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,16 @@ import click
 
 from ..codec.container import Limits
 from ..folder.ledger import Outcome
-from ..folder.names import RESTORED_FORMATS
+from ..folder.names import DEFAULT, RESTORED_FORMATS
 from ..folder.plan import ON_EXISTS, Selection
 from . import EXIT_FAILED
+from .outcome import beside, print_failures, print_left_out, shown
 from .progress import job_progress
 
 if TYPE_CHECKING:
     from ..codec.rate import Rate
     from ..folder.job import Forecast
 
-FAILURES_SHOWN = 20
 DEFAULT_QUALITY = 60.0
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 
@@ -126,6 +125,13 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--tile-size", type=click.IntRange(1), default=1024, show_default=True, help="Sides of the tiles of large images.")
 @click.option("--preview", is_flag=True, help="Put a small picture into each file, to look at without the model.")
 @click.option("--verify", is_flag=True, help="Decode each file again, and compare, before it gets its name.")
+@click.option(
+    "--error-report",
+    "errors",
+    is_flag=True,
+    help="Put into each file of 16 bits, and of DICOM and NIfTI, by how much its pixels are off at most.",
+)
+@click.option("--keep-tags", is_flag=True, help="Keep all that DICOM and NIfTI files say: names of patients, dates, texts.")
 def compress(
     source: Path,
     quality: float | None,
@@ -135,6 +141,8 @@ def compress(
     tile_size: int,
     preview: bool,
     verify: bool,
+    errors: bool,
+    keep_tags: bool,
     **given: Any,
 ) -> None:
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
@@ -142,18 +150,21 @@ def compress(
     Colours are what the model compresses. Transparency, colour profile, EXIF and XMP are kept as they are, and the pixels as
     they are stored: an EXIF orientation stays one. Animated images are refused, each with a line in the summary. The same
     command again goes on where a job was stopped, even by a power cut.
+
+    DICOM (.dcm) and NIfTI (.nii, .nii.gz) keep their geometry and their window, and no tags, unless --keep-tags asks for them.
     """
     from ..folder.job import compress_folder, foresee_compression
 
     rate = _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
     options = FolderOptions(**given)
+    settings = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
     if options.dry_run:
         forecast = foresee_compression(
-            source, options.target, rate, tile_size=tile_size, preview=preview, limits=options.limits, selection=options.selection
+            source, options.target, rate, tile_size=tile_size, **settings, limits=options.limits, selection=options.selection
         )
         _print_forecast("compressed", forecast, options.as_json)
         return
-    outcome = options.run(compress_folder, source, rate, tile_size=tile_size, preview=preview, verify=verify)
+    outcome = options.run(compress_folder, source, rate, tile_size=tile_size, verify=verify, **settings)
     _finish("compressed", outcome, outcome.bytes_out, options.as_json)
 
 
@@ -164,25 +175,26 @@ def compress(
     "--format",
     "format_name",
     type=click.Choice(RESTORED_FORMATS),
-    default="png",
-    show_default=True,
-    help="What to write; original: what the name says, or PNG.",
+    help="What to write; original: what the name says, or PNG [default: png, and DICOM and NIfTI as they were].",
 )
+@click.option("--window", is_flag=True, help="DICOM and NIfTI as 8-bit gray, as their window shows them; with --format png, ...")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of damaged files, too; they count as failed.")
-def decompress(source: Path, format_name: str, allow_partial: bool, **given: Any) -> None:
+def decompress(source: Path, format_name: str | None, window: bool, allow_partial: bool, **given: Any) -> None:
     """Restore every .vtc file below SOURCE, a folder or one file; the tree is kept.
 
-    a.png.vtc is restored as a.png, and a.jpg.vtc as a.jpg.png.
+    a.png.vtc is restored as a.png, a.jpg.vtc as a.jpg.png, and a.dcm.vtc as a.dcm.
     Files name their model by its content: --model is needed only where it is not among the installed ones.
     """
     from ..folder.job import decompress_folder, foresee_decompression
 
-    options = FolderOptions(**given)
+    options, name = FolderOptions(**given), format_name or DEFAULT
     if options.dry_run:
-        forecast = foresee_decompression(source, options.target, format_name, limits=options.limits, selection=options.selection)
+        forecast = foresee_decompression(
+            source, options.target, name, window=window, limits=options.limits, selection=options.selection
+        )
         _print_forecast("restored", forecast, options.as_json)
         return
-    outcome = options.run(decompress_folder, source, format_name, allow_partial=allow_partial)
+    outcome = options.run(decompress_folder, source, name, allow_partial=allow_partial, window=window)
     _finish("restored", outcome, outcome.bytes_in, options.as_json)
 
 
@@ -194,11 +206,6 @@ def _rate(**targets: float | None) -> Rate:
         names = [f"--{kind}" if kind == "quality" else f"--target-{kind}" for kind in given]
         raise click.UsageError(f"{' and '.join(names)} exclude each other: give one of them")
     return next((Rate(kind, float(value)) for kind, value in given.items()), Rate("quality", DEFAULT_QUALITY))
-
-
-def shown(text: object) -> str:
-    """A path or a message on one line, also where a name holds line breaks or bytes that are no text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def _print_forecast(verb: str, forecast: Forecast, as_json: bool) -> None:
@@ -213,33 +220,20 @@ def _print_forecast(verb: str, forecast: Forecast, as_json: bool) -> None:
     else:
         for task in tasks:
             click.echo(f"{shown(task.source)} -> {shown(task.target)}" + (f"  ({shown(task.state)})" if task.state else ""))
-        click.echo(f"{todo} images would be {verb}{_beside(outcome, 'would fail')}")
-    _print_left_out(outcome)
+        click.echo(f"{todo} images would be {verb}{beside(outcome, 'would fail')}")
+    print_left_out(outcome)
     if outcome.failed:
         sys.exit(EXIT_FAILED)
 
 
-def _beside(outcome: Outcome, failing: str) -> str:
-    """What is not done, for the summary's line."""
-    parts = [
-        f"{outcome.skipped} there already" * bool(outcome.skipped),
-        f"{len(outcome.failed)} {failing}" * bool(outcome.failed),
-    ]
-    return "".join(f", {part}" for part in parts if part)
-
-
 def _finish(verb: str, outcome: Outcome, compressed_bytes: int, as_json: bool) -> None:
     """Print the summary and, if a file failed, exit with 1."""
-    for path, reason in outcome.failed[:FAILURES_SHOWN]:
-        click.echo(f"failed: {shown(path)}: {shown(reason)}", err=True)
-    if len(outcome.failed) > FAILURES_SHOWN:
-        more = len(outcome.failed) - FAILURES_SHOWN
-        click.echo(f"failed: {more} more; the manifest in the output folder and --json list them all", err=True)
-    _print_left_out(outcome)
+    print_failures(outcome)
+    print_left_out(outcome)
     if as_json:
         click.echo(json.dumps(outcome.to_dict()))
     else:
-        line = f"{outcome.done} images {verb}{_beside(outcome, 'failed')}"
+        line = f"{outcome.done} images {verb}{beside(outcome, 'failed')}"
         if outcome.done:
             megapixels = outcome.pixels / 1e6
             line += (
@@ -250,25 +244,10 @@ def _finish(verb: str, outcome: Outcome, compressed_bytes: int, as_json: bool) -
         click.echo(line)
         if outcome.verified:
             click.echo(f"{outcome.verified} decoded again and compared: {outcome.lowest_psnr:.2f} dB at the lowest")
+        if outcome.measured:
+            click.echo(
+                f"{outcome.measured} of 16 bits or of a scanner: stored values are off by {outcome.largest_error:g} at most, "
+                f"{outcome.lowest_range_psnr:.2f} dB over their range at the lowest; the manifest tells of each"
+            )
     if outcome.failed:
         sys.exit(EXIT_FAILED)
-
-
-def _print_left_out(outcome: Outcome) -> None:
-    for path in outcome.linked:
-        click.echo(f"left out: {shown(path)}: a link to a folder", err=True)
-    if outcome.own_output:
-        click.echo(f"left out: {shown(outcome.own_output)}: the output folder, which is inside the source", err=True)
-    if outcome.others:
-        click.echo(f"left out: {outcome.others} files of other kinds", err=True)
-    if outcome.filtered:
-        click.echo(f"left out: {outcome.filtered} files by --include and --exclude", err=True)
-    if outcome.stale:
-        click.echo(
-            f"out of date: {outcome.stale} of the files that are there: their sources, the settings or the files themselves were "
-            "changed since; --on-exists overwrite makes them anew",
-            err=True,
-        )
-    kinds = Counter(note.partition(": ")[0] for _, notes in outcome.notes for note in notes)
-    for note, count in kinds.most_common(FAILURES_SHOWN):
-        click.echo(f"note: {count} files: {shown(note)}; the manifest in the output folder tells which", err=True)

@@ -11,7 +11,7 @@ import click
 
 from ..codec.container import Limits
 from . import EXIT_FAILED
-from .compress import shown
+from .outcome import shown
 from .progress import job_progress
 
 
