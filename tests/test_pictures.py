@@ -380,4 +380,4 @@ def test_codes_of_formats_and_modes_never_change() -> None:
     assert FORMATS_KNOWN[:10] == ("", "PNG", "JPEG", "WEBP", "TIFF", "AVIF", "BMP", "PPM", "GIF", "MPO")
     assert MODES_KNOWN[:11] == ("", "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
     assert MODES_KNOWN[11:] == ("CMYK", "YCbCr", "I", "I;16", "LA;16", "RGB;16", "RGBA;16", "CMYK;16")
-    assert FORMATS_KNOWN[10:] == ("JPEG2000", "HEIF", "TGA", "ICO", "DIB", "PCX", "JXL")
+    assert FORMATS_KNOWN[10:] == ("JPEG2000", "HEIF", "TGA", "ICO", "DIB", "PCX", "JXL", "DICOM", "NIfTI")

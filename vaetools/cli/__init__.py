@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": ("evaluate", "compare", "Compare restored images with their originals."),
     "eval": ("evaluate", "evaluate", "Measure rate and distortion beside other codecs."),
     "augment": ("augment", "augment", "Write augmented copies of a labelled folder of images."),
+    "report": ("report", "report", "Write one HTML page that shows what a compressed folder is like."),
     "sample": ("generate", "sample", "Make new images with a trained model."),
     "interpolate": ("generate", "interpolate", "Go from one image to another in a strip or an animation."),
     "fit-prior": ("generate", "fit_prior", "Fit what `sample` draws from to a folder of images."),

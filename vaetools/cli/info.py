@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from ..codec.container import BOX, Contents, unpack
-from ..errors import FormatError
+from ..codec.container import BOX, ERRORS, SCAN, TAGS, Contents, unpack
+from ..codec.fidelity import Fidelity
+from ..errors import Corrupt, FormatError
+from ..folder.manifest import number_or_inf
 from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
+from ..medical.scan import Scan
 from . import EXIT_FAILED
 
 
@@ -57,11 +62,38 @@ def describe(path: Path, size: int, contents: Contents) -> dict[str, object]:
         "file_bytes": size,
         "header_bytes": header.boxes_start,
         "box_bytes": {kind.decode("latin-1").strip(): BOX.size + len(data) for kind, data in front.boxes.items()},
+        **_scan_and_errors(contents),
         "payload_bytes": sum(entry.length for entry in front.entries),
         "bits_per_pixel": round(8 * size / header.pixels, 4),
         "payload_crc32": [f"{entry.payload_crc:08x}" for entry in front.entries],
         "symbols_crc32": [f"{entry.symbols_crc:08x}" for entry in front.entries],
     }
+
+
+def _scan_and_errors(contents: Contents) -> dict[str, object]:
+    """What a DICOM or NIfTI file was, and how far its values are off; nothing for other images."""
+    try:
+        return _described(contents.front.boxes)
+    except Corrupt as error:  # the pixels are none the worse for it
+        return {"scan": f"damaged: {error}"}
+
+
+def _described(boxes: Mapping[bytes, bytes]) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    scan = Scan.unpack(boxes[SCAN]) if SCAN in boxes else None
+    if scan is not None:
+        kind = "floating-point" if scan.floating else "signed" if scan.signed else "unsigned"
+        fields["stored_values"] = f"{scan.bits} bits, {kind}: {scan.step:g} x pixel {scan.origin:+g}"
+        fields["real_values"] = f"{scan.slope:g} x stored {scan.intercept:+g}"
+        fields["window"] = None if math.isnan(scan.centre) else f"centre {scan.centre:g}, width {scan.width:g}"
+        fields["tags"] = "kept" if TAGS in boxes else "not kept"
+    found = Fidelity.unpack(boxes[ERRORS]) if ERRORS in boxes else None
+    if found is not None:
+        fields["max_abs_error"] = found.max_error if scan is None else scan.largest_error(found.max_error)
+        if scan is not None:
+            fields["max_real_error"] = abs(scan.slope * scan.largest_error(found.max_error))
+        fields["range_psnr_db"] = number_or_inf(found.psnr if math.isinf(found.psnr) else round(found.psnr, 2))
+    return fields
 
 
 def _named(known: tuple[str, ...], code: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,9 @@ from ..errors import Corrupt
 from ..images.picture import Metadata, Picture
 from ..images.png import pixels_from_png, png_bytes
 from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
-from .container import ALPHA, EXIF, ICC, PIXELS, PREVIEW, RANGE, XMP, Header
+from ..medical.windowing import scan_of, windowed
+from .container import ALPHA, ERRORS, EXIF, ICC, PIXELS, PREVIEW, RANGE, SCAN, TAGS, XMP, Header
+from .fidelity import Fidelity
 
 LEVELS = struct.Struct("<HH")
 PREVIEW_SIDE, PREVIEW_QUALITY = 96, 50
@@ -28,9 +31,17 @@ def levels_of(picture: Picture) -> tuple[int, int]:
     return (low, high) if low < high else (min(low, 65534), min(low, 65534) + 1)
 
 
-def boxes_of(picture: Picture, levels: tuple[int, int], *, preview: bool = False) -> dict[bytes, bytes]:
-    """Metadata and preview first, so that they are at hand without the rest."""
-    boxes = {ICC: picture.metadata.icc, EXIF: picture.metadata.exif, XMP: picture.metadata.xmp}
+def is_measured(picture: Picture) -> bool:
+    """Whether every level of it counts: 16 bits, or a DICOM or NIfTI file."""
+    return picture.bit_depth == 16 or bool(picture.metadata.scan)
+
+
+def boxes_of(picture: Picture, levels: tuple[int, int], *, preview: bool = False, errors: bool = False) -> dict[bytes, bytes]:
+    """Metadata and preview first, so that they are at hand without the rest. errors: leave room for them."""
+    metadata = picture.metadata
+    boxes = {ICC: metadata.icc, EXIF: metadata.exif, XMP: metadata.xmp, SCAN: metadata.scan, TAGS: metadata.tags}
+    if errors and is_measured(picture):
+        boxes[ERRORS] = Fidelity.UNKNOWN
     if preview:
         boxes[PREVIEW] = preview_of(picture)
     if picture.bit_depth == 16:
@@ -44,7 +55,9 @@ def preview_of(picture: Picture) -> bytes:
     """A small WebP of the pixels as stored, PREVIEW_SIDE pixels on its longer side."""
     step = max(1, max(picture.height, picture.width) // (4 * PREVIEW_SIDE))  # thin out large images before any arithmetic
     pixels = picture.pixels[::step, ::step]
-    if picture.bit_depth == 16:
+    if picture.metadata.scan and scan_of(picture) is not None:
+        pixels = windowed(replace(picture, pixels=pixels)).pixels
+    elif picture.bit_depth == 16:
         low, high = levels_of(picture)
         scale = np.array([(low, high)] * picture.colour.shape[2] + [(0, 65535)] * picture.has_alpha, np.float32).T
         pixels = ((pixels - scale[0]) * (255 / (scale[1] - scale[0]))).round().astype(np.uint8)
@@ -56,7 +69,7 @@ def preview_of(picture: Picture) -> bytes:
 
 
 def metadata_in(boxes: Mapping[bytes, bytes]) -> Metadata:
-    return Metadata(boxes.get(ICC, b""), boxes.get(EXIF, b""), boxes.get(XMP, b""))
+    return Metadata(*(boxes.get(kind, b"") for kind in (ICC, EXIF, XMP, SCAN, TAGS)))
 
 
 def source_codes(picture: Picture) -> tuple[int, int]:

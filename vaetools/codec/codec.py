@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar, overload
 
 import numpy as np
@@ -20,20 +21,23 @@ from torch import Tensor
 from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
 from ..images.picture import Picture
 from ..images.tensors import to_picture, to_tensor
+from ..medical.scan import same as same_scan
+from ..medical.windowing import scan_of
 from ..model import quantiser
 from ..model.config import ModelConfig
 from ..model.precision import has_bfloat16, pick_device
-from ..model.threads import Lanes
+from ..model.threads import Lanes, one_thread
 from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
 from .batches import batches_of, shape_limit
-from .boxes import alpha_in, levels_in, metadata_in, pixels_in, source_names
+from .boxes import alpha_in, is_measured, levels_in, metadata_in, pixels_in, source_names
 from .coded import Coded
-from .container import Contents, Limits, round_quality, unpack
+from .container import ERRORS, SCAN, Contents, Limits, round_quality, unpack, with_box
 from .decoder import DAMAGED, Decoder, Decoding
 from .encoder import Encoder, psnr
+from .fidelity import Fidelity
 from .rate import Rate
 from .symbols import TileCoder
-from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, grid_of
+from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, grid_of, region_of
 
 E = TypeVar("E", bound=VaetoolsError)
 # Of the padded images that go through the network at once. On CPUs, more of them are slower: their tensors are no longer kept in
@@ -46,10 +50,14 @@ WORST_PSNR = 10.0  # dB; a file that verifies below it holds another image
 
 @dataclass(frozen=True)
 class Restored:
-    """A picture from a file. `lost`: what of it could not be decoded, in words; it is gray, or opaque, in its place."""
+    """A picture from a file. `lost`: what of it could not be decoded, in words; it is gray, or opaque, in its place.
+
+    lossless: whether the file holds the pixels as they were.
+    """
 
     picture: Picture
     lost: tuple[str, ...] = ()
+    lossless: bool = False
 
 
 class Codec:
@@ -80,6 +88,11 @@ class Codec:
         self._decoder = Decoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
         self.lanes = Lanes.of(device)
         self._others: dict[bytes, Codec] = {}
+
+    @cached_property
+    def _exact(self) -> Codec:
+        """The same in float32: bfloat16 has 256 levels between 1/2 and 1, and other images have 65536."""
+        return Codec(self.model, self.device, bfloat16=False, limits=self.limits) if self.bfloat16 else self
 
     @classmethod
     def load(
@@ -133,8 +146,12 @@ class Codec:
         *,
         tile_size: int = TILE_SIZE,
         preview: bool = False,
+        errors: bool = False,
     ) -> list[Coded]:
-        """The network's part of `compress`: the rest, `Coded.to_bytes`, needs no device and may be done in any thread."""
+        """The network's part of `compress`: the rest, `Coded.to_bytes`, needs no device and may be done in any thread.
+
+        errors: leave room in the files for what `with_errors` finds.
+        """
         _check_batch_size(batch_size)
         self._check_tile_size(tile_size)
         for position, picture in enumerate(pictures):
@@ -142,10 +159,11 @@ class Codec:
                 self._check_picture(picture, tile_size)
         rates = [rate] * len(pictures) if isinstance(rate, Rate) else list(rate)
         coded: list[Coded | None] = [None] * len(pictures)
-        keys = [self.plan_key(picture.height, picture.width, tile_size) for picture in pictures]
-        for chosen in batches_of(range(len(keys)), keys.__getitem__, lambda key: self.batch_limit(key, batch_size)):
-            encodings = [self._encoder.prepare(pictures[i], rates[i], tile_size, preview=preview) for i in chosen]
-            self._encoder.encode(encodings, batch_size)
+        keys = [(is_measured(picture), self.plan_key(picture.height, picture.width, tile_size)) for picture in pictures]
+        for chosen in batches_of(range(len(keys)), keys.__getitem__, lambda key: self.batch_limit(key[1], batch_size)):
+            encoder = self._exact._encoder if keys[chosen[0]][0] else self._encoder
+            encodings = [encoder.prepare(pictures[i], rates[i], tile_size, preview=preview, errors=errors) for i in chosen]
+            encoder.encode(encodings, batch_size)
             for position, encoding in zip(chosen, encodings, strict=True):
                 coded[position] = Coded(self.model.hash, self.coder, encoding)
         return [one for one in coded if one is not None]
@@ -228,7 +246,7 @@ class Codec:
         """As `decompress`, with all that the files hold beside the pixels."""
         _check_batch_size(batch_size)
         places: dict[Decoding, int] = {}
-        jobs: dict[bytes, list[Decoding]] = {}
+        jobs: dict[tuple[bytes, bool, int], list[Decoding]] = {}
         pixels: list[np.ndarray | None] = [None] * len(files)
         contents: list[Contents] = []
         regions: list[Rect] = []
@@ -238,7 +256,7 @@ class Codec:
                 one = unpack(data, self.limits, allow_partial=allow_partial)
                 header, boxes = one.header, one.front.boxes
                 contents.append(one)
-                regions.append(_region(region, header.width, header.height))
+                regions.append(region_of(region, header.width, header.height))
                 levels = levels_in(header, boxes)
                 if header.lossless:
                     rows, columns = regions[-1].slices
@@ -251,14 +269,17 @@ class Codec:
                 job = codec._decoder.prepare(one, regions[-1], levels, alpha)
                 lost[position] = reason
             places[job] = position
-            jobs.setdefault(header.model_hash, []).append(job)
+            # Levels of what is measured must not hang on what else is decoded, nor on how many threads do it.
+            measured = header.bit_depth == 16 or SCAN in boxes
+            jobs.setdefault((header.model_hash, measured, position * measured), []).append(job)
 
         def name(job: Decoding, error: FormatError) -> FormatError:
             return _named(places[job], len(files), error)
 
-        for model_hash, same in jobs.items():
-            codec = self._codec_for(model_hash)
-            codec._decoder.decode(same, batch_size, name, allow_partial=allow_partial)
+        for (model_hash, measured, _), same in jobs.items():
+            codec = self._codec_for(model_hash)._exact if measured else self._codec_for(model_hash)
+            with one_thread(self.device) if measured else nullcontext():
+                codec._decoder.decode(same, batch_size, name, allow_partial=allow_partial)
         for job, position in places.items():
             pixels[position], job.pixels = job.pixels, None
             reasons = [f"tile {number}: {reason}" for number, reason in job.lost.items() if str(reason) != DAMAGED]
@@ -271,18 +292,34 @@ class Codec:
         Symbols are compared by their checksum; size, depth, alpha and metadata must be equal. Raises FormatError if it cannot
         be decoded or is of another picture.
         """
+        return psnr(self.examine(data, picture).mean_squared_error, picture.bit_depth)
+
+    def with_errors(self, data: bytes, picture: Picture) -> tuple[bytes, Fidelity]:
+        """The file that was encoded with `errors`, and what it now says of its errors. Raises as `check` does."""
+        fidelity = self.examine(data, picture)
+        return with_box(data, ERRORS, fidelity.pack()), fidelity
+
+    def examine(self, data: bytes, picture: Picture) -> Fidelity:
+        """How far its colours are from those of the picture; everything else as in `check`.
+
+        True of what this machine decodes, whatever else it decodes with it and by however many threads, if the picture is
+        one of `is_measured`; another machine's network may round a level otherwise.
+        """
         restored = self.decode([data])[0].picture
         if restored.pixels.shape != picture.pixels.shape or restored.bit_depth != picture.bit_depth:
             raise Desync(f"it decodes to pixels of shape {restored.pixels.shape}, not {picture.pixels.shape}")
         if picture.alpha is not None and not np.array_equal(restored.alpha, picture.alpha):  # type: ignore[arg-type]
             raise Desync("its alpha plane is not that of the image")
-        if restored.metadata != picture.metadata:
+        # Tags are compared where they were read: `vaetools verify` reads originals without them.
+        tags = picture.metadata.tags and restored.metadata.tags
+        same = same_scan(restored.metadata.scan, picture.metadata.scan)
+        if not same or replace(restored.metadata, scan=picture.metadata.scan, tags=tags) != replace(picture.metadata, tags=tags):
             raise Desync("its metadata are not those of the image")
-        error = _mean_squared_error(restored.colour, picture.colour)
-        reached = psnr(error, picture.bit_depth)
+        fidelity = Fidelity.between(picture.colour, restored.colour, scan_of(picture))
+        reached = psnr(fidelity.mean_squared_error, picture.bit_depth)
         if reached < WORST_PSNR:
             raise Desync(f"it decodes to another image ({reached:.1f} dB)")
-        return reached
+        return fidelity
 
     def _codec_for(self, model_hash: bytes) -> Codec:
         if model_hash == self.model.hash:
@@ -329,25 +366,8 @@ def _alpha(contents: Contents, region: Rect, *, allow_partial: bool) -> tuple[np
 def _finish(contents: Contents, pixels: np.ndarray | None, lost: tuple[str, ...]) -> Restored:
     assert pixels is not None
     metadata = metadata_in(contents.front.boxes)
-    return Restored(Picture(pixels, *source_names(contents.header), metadata), (*contents.front.damage, *lost))
-
-
-def _region(region: tuple[int, int, int, int] | None, width: int, height: int) -> Rect:
-    whole = Rect(0, 0, height, width)
-    if region is None:
-        return whole
-    left, top, region_width, region_height = region
-    rect = Rect(top, left, top + region_height, left + region_width)
-    if not rect or rect.within(whole) != rect:
-        raise UsageError(f"the region {region} (left, top, width, height) is not in the image of {width} x {height} pixels")
-    return rect
-
-
-def _mean_squared_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Row by row: large images are compared without a copy of them in floats."""
-    rows = max(1, 1_000_000 // a[0].size)
-    parts = (a[top : top + rows].astype(np.float64) - b[top : top + rows] for top in range(0, len(a), rows))
-    return sum(float((part**2).sum()) for part in parts) / a.size
+    picture = Picture(pixels, *source_names(contents.header), metadata)
+    return Restored(picture, (*contents.front.damage, *lost), contents.header.lossless)
 
 
 def _one_each(quality: float | Sequence[float], count: int) -> list[float]:

@@ -21,8 +21,10 @@ class Coded:
         self.quality = encoding.quality
         picture, rate = encoding.picture, encoding.rate
         shortfall = rate.shortfall(self.quality, encoding.reached, picture.width * picture.height)
-        self.notes: tuple[str, ...] = (shortfall,) if shortfall and not encoding.lost else ()
-        if encoding.lost:
+        self.notes: tuple[str, ...] = (shortfall,) if shortfall and not encoding.lost and not picture.exact else ()
+        if picture.exact:
+            self.notes += ("kept lossless as a PNG: its few values look like labels",)
+        elif encoding.lost:
             self.notes += ("kept lossless as a PNG: the model would lose parts of this image",)
 
     def code_length(self) -> float:
@@ -32,8 +34,10 @@ class Coded:
     def to_bytes(self) -> bytes:
         """The file."""
         encoding, picture = self._encoding, self._encoding.picture
-        boxes = encoding.boxes if encoding.boxes is not None else boxes_of(picture, encoding.levels, preview=encoding.preview)
-        if encoding.lost:
+        boxes = encoding.boxes
+        if boxes is None:
+            boxes = boxes_of(picture, encoding.levels, preview=encoding.preview, errors=encoding.errors)
+        if encoding.lost or picture.exact:
             return self._lossless(picture, boxes, png_bytes(picture.pixels))
         tiles = [(self.coder.encode(tile), tile.crc) for tile in encoding.symbols]
         data = pack(self._header(picture), boxes, tiles)

@@ -31,6 +31,7 @@ QUALITY_UNIT, TILE_UNIT = 100, 8
 NO_MODEL = bytes(8)  # the pixels are in a box
 
 ICC, EXIF, XMP, PREVIEW = b"iccp", b"exif", b"xmp ", b"prev"  # a decoder may do without
+SCAN, TAGS, ERRORS = b"scan", b"tags", b"errs"
 ALPHA, RANGE, PIXELS = b"ALPH", b"RANG", b"PIXL"  # a decoder must know what begins with a capital letter
 CRITICAL = frozenset((ALPHA, RANGE, PIXELS))
 
@@ -320,6 +321,17 @@ def unpack(data: bytes, limits: Limits = Limits(), *, allow_partial: bool = Fals
             raise Corrupt(f"{len(data) - position:,} bytes follow the end of the image")
         damage.append(f"{len(data) - position:,} bytes follow the end of the image")
     return Contents(Front(front.header, front.entries, front.boxes, tuple(damage)), tuple(payloads))
+
+
+def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """The same file with another content, of the same length, in one box that it has. Raises ValueError for another length."""
+    contents = unpack(data, Limits(max_pixels=1 << 40))
+    old = contents.front.boxes[kind]
+    if len(old) != len(content):
+        raise ValueError(f"a box of {len(old)} bytes is not filled by {len(content)}")
+    crcs = [entry.symbols_crc for entry in contents.front.entries]
+    payloads = [payload or b"" for payload in contents.payloads]
+    return pack(contents.header, {**contents.front.boxes, kind: content}, list(zip(payloads, crcs, strict=True)))
 
 
 def _tile(front: Front, number: int) -> str:

@@ -40,6 +40,7 @@ class Encoding:
     grid: TileGrid
     levels: tuple[int, int]
     preview: bool = False
+    errors: bool = False
     boxes: dict[bytes, bytes] | None = None
     quality: float = 0.0
     reached: float = 0.0
@@ -69,11 +70,11 @@ class Encoder:
         seen = outer * self.config.patch + inner * self.config.latent_stride
         self.margin = math.ceil(seen / self.config.hyper_stride) * self.config.hyper_stride
 
-    def prepare(self, picture: Picture, rate: Rate, tile_size: int, *, preview: bool) -> Encoding:
+    def prepare(self, picture: Picture, rate: Rate, tile_size: int, *, preview: bool, errors: bool) -> Encoding:
         grid = grid_of(picture.width, picture.height, tile_size, self.config.hyper_stride)
         levels = levels_of(picture)
-        boxes = boxes_of(picture, levels, preview=preview) if rate.kind in ("bpp", "size") else None
-        return Encoding(picture, rate, grid, levels, preview, boxes)
+        boxes = boxes_of(picture, levels, preview=preview, errors=errors) if rate.kind in ("bpp", "size") else None
+        return Encoding(picture, rate, grid, levels, preview, errors, boxes)
 
     def encode(self, encodings: Sequence[Encoding], batch_size: int) -> None:
         """Fill in qualities and symbols of pictures that go together: see `Codec.plan_key`."""

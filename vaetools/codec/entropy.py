@@ -34,8 +34,13 @@ class TableModels:
 
     def code_length(self, symbols: Array, rows: Array) -> float:
         """Bits that an ideal coder writes for (N,) symbols in the (N,) tables."""
+        return float(self.code_lengths(symbols, rows).sum())
+
+    def code_lengths(self, symbols: Array, rows: Array) -> Array:
+        """The same for each symbol, (N,) float64."""
         columns = column_of(symbols, self.reach)
-        return float(self._bits[rows, columns].sum() + PLAIN_BITS * (columns == 2 * self.reach + 1).sum())
+        bits: Array = self._bits[rows, columns] + PLAIN_BITS * (columns == 2 * self.reach + 1)
+        return bits
 
 
 class CoderModels:

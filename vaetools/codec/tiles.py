@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..errors import UsageError
+
 # They bound the memory and the time that decoding takes, whatever a header says.
 MAX_TILE_PIXELS = 1 << 21
 MAX_TILES = 1 << 16
@@ -107,3 +109,15 @@ def tile_sides(width: int, height: int, tile_size: int, stride: int) -> tuple[in
 def grid_of(width: int, height: int, tile_size: int, stride: int) -> TileGrid:
     """The tiles that an image of so many pixels is coded in; arguments as of tile_sides."""
     return TileGrid(width, height, *tile_sides(width, height, tile_size, stride))
+
+
+def region_of(region: tuple[int, int, int, int] | None, width: int, height: int) -> Rect:
+    """(left, top, width, height) in pixels as stored, or the whole image. Raises UsageError where it is not in the image."""
+    whole = Rect(0, 0, height, width)
+    if region is None:
+        return whole
+    left, top, region_width, region_height = region
+    rect = Rect(top, left, top + region_height, left + region_width)
+    if not rect or rect.within(whole) != rect:
+        raise UsageError(f"the region {region} (left, top, width, height) is not in the image of {width} x {height} pixels")
+    return rect

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ..errors import UsageError
+from ..images.folder import SCAN_SUFFIXES
 
 # All paths are relative to the data set's folder, with `/` between their parts.
 
@@ -37,8 +38,10 @@ class Item:
         return f"{self.stem}__v{copy}"
 
     def copy_path(self, copy: int) -> str:
-        """Of copy 1, 2, ...: beside the image."""
-        return f"{self.path[: self.path.rfind('/') + 1]}{self.copy_stem(copy)}.png"
+        """Of copy 1, 2, ...: beside the image; a PNG, or DICOM or NIfTI as the image is."""
+        own = [suffix for suffix in SCAN_SUFFIXES if self.path.lower().endswith(suffix)]
+        name = f"{self.stem.removesuffix('.nii')}__v{copy}{own[0]}" if own else f"{self.copy_stem(copy)}.png"
+        return self.path[: self.path.rfind("/") + 1] + name
 
     def companion_path(self, companion: Companion, copy: int) -> str:
         return f"{companion.before}{self.copy_stem(copy)}{companion.after}"

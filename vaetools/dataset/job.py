@@ -157,7 +157,7 @@ def preview_folder(
     labels = dataset.labels
     pictures = []
     for item in _spread([item for item in dataset.train if item.path in seen], PREVIEWED):
-        image = read_content(dataset.place(item.path), options.max_pixels, expected=seen[item.path].digest).tensor
+        image = read_content(dataset.place(item.path), options.max_pixels, expected=seen[item.path].digest).seen
         pictures.append((item.path, image, None if item.label is None else labels[item.label]))
     return write_preview(with_bank(augmenter, bank, options.gate), pictures, target, seed=options.seed)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..images.folder import SUFFIXES
+from ..images.folder import SUFFIXES, has_suffix
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Listing:
         listing = cls(root)
         skipped = leave_out.resolve() if leave_out is not None else None
         for path in listing._walk(skipped):
-            is_image = os.path.splitext(path)[1].lower() in SUFFIXES
+            is_image = has_suffix(path)
             (listing.images if is_image else listing.others).append(path)
         if not listing.images:
             kinds = ", ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))

@@ -52,7 +52,7 @@ class Neighbours:
 
     def _tensors(self, items: Sequence[Item]) -> Iterator[Tensor]:
         def read(path: str) -> Tensor:
-            return read_content(self.dataset.place(path), self.max_pixels, expected=self.seen[path].digest).tensor
+            return read_content(self.dataset.place(path), self.max_pixels, expected=self.seen[path].digest).seen
 
         for _, image in in_threads(read, [item.path for item in items]):
             yield image

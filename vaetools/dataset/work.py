@@ -10,6 +10,7 @@ from pathlib import Path
 from ..augment.augmenter import Augmenter
 from ..errors import ImageError, VaetoolsError
 from ..folder.ledger import Product, Task
+from ..folder.names import format_of_name
 from ..folder.pipeline import Pipeline
 from ..folder.writer import Writer
 from ..images.picture import Picture
@@ -19,6 +20,7 @@ from .books import AugmentBooks
 from .content import CHANGED, Content, read_content
 from .tasks import Output, Plan, Source
 
+MADE = "augmented copy, made by vaetools"  # what a DICOM file has to say
 PIXELS_ON_CPU, PIXELS_ON_DEVICE = 500_000, 8_000_000  # of one batch, whose end an interruption waits for
 
 Made = list[tuple[Task, Picture | None]]  # outputs with their pictures; None for files that are copied byte for byte
@@ -65,7 +67,7 @@ def write_outputs(plan: Plan, augmenter: Augmenter, books: AugmentBooks, max_pix
         if picture is None:
             shutil.copyfile(task.source, path)
             return Product(0.0)
-        return Product(0.0, notes=(*picture.notes, *save_picture(path, picture, "png")))
+        return Product(0.0, notes=(*picture.notes, *save_picture(path, picture, format_of_name(task.output), made=MADE)))
 
     def batches(stop: threading.Event) -> Iterator[list[Task]]:
         on_cpu = augmenter.space.device.type == "cpu"
@@ -93,7 +95,7 @@ def _augment(tasks: Sequence[Task], contents: Sequence[Content | None], augmente
             made[place].append((task, None))
     if not jobs:
         return made
-    images = [content.tensor for _, _, content in jobs]
+    images = [content.seen for _, _, content in jobs]
     done = augmenter.augment(images, [copy.seed for _, copy, _ in jobs], labels or None)
     refused = []
     for number, (place, copy, content) in enumerate(jobs):
@@ -104,7 +106,8 @@ def _augment(tasks: Sequence[Task], contents: Sequence[Content | None], augmente
             refused.append(copy)
             continue
         source = content.picture
-        picture = Picture(to_picture(done.images[number]).pixels, source.format, source.mode, source.metadata, source.notes)
+        pixels = to_picture(content.stored(done.images[number])).pixels
+        picture = Picture(pixels, source.format, source.mode, source.metadata, source.notes)
         made[place].append((copy, picture))
         made[place] += [(companion, None) for companion in copy.companions if companion.todo]
     books.refuse(refused)

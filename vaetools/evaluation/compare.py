@@ -14,14 +14,21 @@ from rich.text import Text
 from ..errors import ImageError, UsageError
 from ..folder.job import SUFFIX, restored_name
 from ..images.folder import list_images
+from ..images.picture import Picture
 from ..images.read import read_picture
+from ..medical.scan import Scan
+from ..medical.windowing import scan_of
 from .measure import as_rgb
 from .quality import ms_ssim, psnr
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One image: bytes of the original file and of the compressed one (None if not known), and how close it came back."""
+    """One image: bytes of the original file and of the compressed one (None if not known), and how close it came back.
+
+    max_error: of 16 bits and of scans, the largest difference of two stored values; range_psnr_db: over the range of the
+    original's. None for other images.
+    """
 
     image: str
     width: int
@@ -30,6 +37,8 @@ class Pair:
     compressed_bytes: int | None
     psnr_db: float
     ms_ssim: float
+    max_error: float | None = None
+    range_psnr_db: float | None = None
 
     @property
     def bpp(self) -> float | None:
@@ -58,9 +67,12 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
             continue
         taken.add(back)
         try:
-            original, counterpart = _comparable(path), _comparable(back)
-            if original.shape != counterpart.shape:
-                raise ImageError(f"{back}: {counterpart.shape} beside an original of {original.shape}")
+            first, second = read_picture(path), read_picture(back)
+            values, others = _values(first, second)
+            levels = float(values.min()), float(values.max())
+            original, counterpart = _comparable(values, levels), _comparable(others, levels)
+            if original.shape != counterpart.shape or first.colour.shape != second.colour.shape:
+                raise ImageError(f"{back}: {second.colour.shape} beside an original of {first.colour.shape}")
         except ImageError as error:
             missing.append(str(error))
             continue
@@ -68,17 +80,43 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
         size = between.stat().st_size if between and between.is_file() else None
         height, width, _ = original.shape
         quality = psnr(original, counterpart), ms_ssim(original, counterpart)
-        pairs.append(Pair(image.as_posix(), width, height, path.stat().st_size, size, *quality))
+        pairs.append(
+            Pair(image.as_posix(), width, height, path.stat().st_size, size, *quality, *_errors(values, others, scan_of(first)))
+        )
     if not pairs:
         raise UsageError(f"{restored}: holds the counterpart of no image in {originals}; the first: {missing[0]}")
     return FolderComparison(tuple(pairs), tuple(missing))
 
 
-def _comparable(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 of the colours as stored; of 16 bits the upper 8. Raises ImageError."""
-    colour = read_picture(path).colour
-    if colour.dtype == np.uint16:
-        colour = (colour >> 8).astype(np.uint8)
+def _values(original: Picture, restored: Picture) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, C) of the colours: as they are stored, of DICOM and NIfTI what their files store."""
+    scans = scan_of(original), scan_of(restored)
+    first, second = original.colour, restored.colour
+    if scans[0] is None:
+        return first, second
+    # A restored PNG holds the pixels of a scan.
+    return scans[0].values(first), (scans[1] or scans[0]).values(second)
+
+
+def _errors(original: np.ndarray, restored: np.ndarray, scan: Scan | None) -> tuple[float | None, float | None]:
+    """The largest difference of stored values, and the PSNR over their range; None of plain 8 bits."""
+    if original.dtype == np.uint8:
+        return None, None
+    if scan is not None:
+        original, restored = (np.concatenate([part.ravel() for part in scan.used(x)]) for x in (original, restored))
+    difference = original.astype(np.float64) - restored
+    squared = float((difference**2).mean())
+    spread = float(original.max()) - float(original.min()) or 1.0
+    return float(np.abs(difference).max()), 10 * math.log10(spread**2 / squared) if squared else math.inf
+
+
+def _comparable(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """(H, W, 3) uint8 of the colours as stored; but for 8 bits, the levels become 0 and 255."""
+    colour = values
+    if values.dtype != np.uint8:
+        low, high = levels
+        share = (values - low) / ((high - low) or 1)
+        colour = np.rint(share.clip(0, 1) * 255).astype(np.uint8)
     return as_rgb(colour[:, :, 0] if colour.shape[2] == 1 else colour)
 
 
@@ -92,6 +130,9 @@ def comparison_table(comparison: FolderComparison) -> Table:
     rate = None if total is None else 8 * total / sum(pair.width * pair.height for pair in pairs)
     similar = [pair.ms_ssim for pair in pairs if not math.isnan(pair.ms_ssim)]
     table.columns[0].footer = f"{len(pairs)} images"
+    measured = [pair.max_error for pair in pairs if pair.max_error is not None]
+    ranges = [pair.range_psnr_db for pair in pairs if pair.range_psnr_db is not None]
+    deep = (("max error", f"{max(measured):g}"), ("range dB", _mean(ranges, 2))) if measured else ()
     for name, footer in (
         ("size", ""),
         ("original", f"{sum(pair.original_bytes for pair in pairs):,}"),
@@ -99,6 +140,7 @@ def comparison_table(comparison: FolderComparison) -> Table:
         ("bpp", "-" if rate is None else f"{rate:.3f}"),
         ("PSNR dB", _mean([pair.psnr_db for pair in pairs], 2)),
         ("MS-SSIM", _mean(similar, 4)),
+        *deep,
     ):
         table.add_column(name, footer, justify="right", no_wrap=True)
     for pair in pairs:
@@ -110,6 +152,8 @@ def comparison_table(comparison: FolderComparison) -> Table:
             "-" if pair.bpp is None else f"{pair.bpp:.3f}",
             f"{pair.psnr_db:.2f}",
             "-" if math.isnan(pair.ms_ssim) else f"{pair.ms_ssim:.4f}",
+            *(["-" if pair.max_error is None else f"{pair.max_error:g}"] if deep else []),
+            *(["-" if pair.range_psnr_db is None else f"{pair.range_psnr_db:.2f}"] if deep else []),
         )
     return table
 

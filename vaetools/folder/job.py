@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 
 from ..codec.container import HEADER_ROOM, VERSION, Limits, read_header
 from ..codec.rate import Rate
-from ..errors import VaetoolsError
+from ..errors import UsageError, VaetoolsError
 from ..files import read_from_disk, write_new
 from ..images.folder import SUFFIXES
 from ..images.picture import Picture
 from ..images.read import probe, read_picture
 from ..images.write import save_picture
-from .ledger import JobProgress, Outcome, Product, Task
+from ..medical.windowing import scan_of, windowed
+from .ledger import Errors, JobProgress, Outcome, Product, Task
 from .manifest import Manifest
-from .names import SUFFIX, compressed_name, format_of_name
+from .names import DEFAULT, ORIGINAL, SCANS, SUFFIX, compressed_name, format_of_name
 from .names import restored_name as restored_name
 from .plan import (
     Selection,
@@ -40,6 +41,7 @@ from .sizes import size_of_image
 
 if TYPE_CHECKING:  # a plan is made without torch
     from ..codec.codec import Codec, Restored
+    from ..codec.fidelity import Fidelity
 
 BATCH_SIZE, TILE_SIZE = 64, 1024
 
@@ -52,6 +54,7 @@ class _Compressed:
     quality: float
     notes: tuple[str, ...]
     psnr: float | None = None
+    errors: Errors | None = None
 
 
 def compress_folder(
@@ -64,29 +67,45 @@ def compress_folder(
     tile_size: int = TILE_SIZE,
     preview: bool = False,
     verify: bool = False,
+    errors: bool = False,
+    keep_tags: bool = False,
     selection: Selection = Selection(),
     progress: JobProgress | None = None,
 ) -> Outcome:
     """Compress every image below `source` (or the one image that it is) to `target`.
 
+    errors: put into files of 16 bits, and of DICOM and NIfTI, how far pixels are off at most. keep_tags: put names, dates and
+    all else that DICOM and NIfTI files say into their files.
     verify: decode every file again, compare it with its image, and read it back from the disk, before it gets its name.
     Images that cannot be read are reported as failed. Raises UsageError before anything is written, VaetoolsError if
     nothing more can be written, KeyboardInterrupt with the number of files that are done.
     """
 
     def read(task: Task) -> Picture:
+        if keep_tags:
+            return read_picture(task.source, max_pixels=codec.limits.max_pixels, keep_tags=True)
         return read_picture(task.source, max_pixels=codec.limits.max_pixels)
 
     def work(tasks: Sequence[Task], pictures: Sequence[Picture]) -> list[_Compressed | VaetoolsError]:
         codec.lanes.enter(alone=len(codec.plan_key(tasks[0].height, tasks[0].width, tile_size)) > 2)
-        coded = codec.encode(pictures, rate, batch_size, tile_size=tile_size, preview=preview)
+        coded = codec.encode(pictures, rate, batch_size, tile_size=tile_size, preview=preview, errors=errors)
         results: list[_Compressed | VaetoolsError] = []
         for task, picture, one in zip(tasks, pictures, coded, strict=True):
             # The entropy coder runs here, and not in yet another thread: it would only take Python's lock from the network.
-            data = one.to_bytes() if task.todo else b""
+            data, measured = one.to_bytes() if task.todo else b"", is_measured(picture)
+            found: Fidelity | None = None
+            reached: float | None = None
             try:
-                reached = codec.check(data, picture) if verify and task.todo else None
-                results.append(_Compressed(data, one.quality, (*picture.notes, *one.notes), reached))
+                if task.todo and errors and measured:
+                    data, found = codec.with_errors(data, picture)
+                elif task.todo and verify and measured:
+                    found = codec.examine(data, picture)
+                elif task.todo and verify:
+                    reached = codec.check(data, picture)
+                if found and verify:
+                    reached = psnr(found.mean_squared_error, picture.bit_depth)
+                report = errors_of(found, picture) if found else None
+                results.append(_Compressed(data, one.quality, (*picture.notes, *one.notes), reached, report))
             except VaetoolsError as error:
                 results.append(error)
         return results
@@ -96,14 +115,18 @@ def compress_folder(
         if verify and read_from_disk(path) != result.data:
             raise VaetoolsError("what the disk gives back is not what was written to it; check the disk")
         bpp = 8 * len(result.data) / task.pixels
-        return Product(bpp, result.quality, result.psnr, result.notes, on_disk=on_disk)
+        return Product(bpp, result.quality, result.psnr, result.notes, on_disk=on_disk, errors=result.errors)
 
     check_places(source, target)
+    from ..codec.boxes import is_measured
+    from ..codec.encoder import psnr
+
     codec.encode([], rate, batch_size, tile_size=tile_size, preview=preview)  # refuses what it would refuse for every image
     outcome = Outcome()
     tasks = list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
+    options = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
     job = Job(
-        settings=compress_settings(rate, tile_size, preview=preview, model=codec.model.hash.hex()),
+        settings=compress_settings(rate, tile_size, **options, model=codec.model.hash.hex()),
         limits=codec.limits,
         size_of=lambda task: size_of_image(task.source),
         key_of=lambda task: codec.plan_key(task.height, task.width, tile_size),
@@ -117,17 +140,20 @@ def decompress_folder(
     source: Path,
     target: Path,
     codec: Codec,
-    format: str = "png",
+    format: str = DEFAULT,
     *,
     batch_size: int = BATCH_SIZE,
     allow_partial: bool = False,
+    window: bool = False,
     selection: Selection = Selection(),
     progress: JobProgress | None = None,
 ) -> Outcome:
     """Restore every .vtc file below `source` (or the one that it is) below `target`.
 
     format: one of names.RESTORED_FORMATS; "original" is that of the original's name where it can be written, else PNG.
+        "default" is PNG, too, but for what was DICOM or NIfTI.
     allow_partial: restore what is left of damaged files, too; they count as failed.
+    window: write what was DICOM or NIfTI as 8-bit gray, as its window shows it; only in image formats.
     A file that cannot be decoded is reported as failed. Raises as compress_folder does.
     """
 
@@ -139,14 +165,22 @@ def decompress_folder(
         return list(codec.decode(files, batch_size, allow_partial=allow_partial))
 
     def finish(task: Task, restored: Restored, path: Path) -> Product:
-        notes = save_picture(path, restored.picture, format_of_name(task.output))
+        picture, name = restored.picture, format_of_name(task.output)
+        if window and picture.metadata.scan:
+            picture = windowed(picture)
+        ratio = None if restored.lossless else picture.pixels.nbytes / task.size
+        notes = save_picture(path, picture, name, ratio=ratio)
+        if picture.metadata.scan and name not in SCANS:
+            notes = (*notes, f"{name} holds no geometry and no signed values: {_added(picture)} is added to the stored ones")
         return Product(8 * task.size / task.pixels, notes=(*restored.picture.notes, *notes), lost="; ".join(restored.lost))
 
+    if window and format in (ORIGINAL, DEFAULT):
+        raise UsageError("a window is for images to look at: take it with the format png, jpeg, webp or tiff (--format)")
     check_places(source, target)
     outcome = Outcome()
     tasks = list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
     job = Job(
-        settings=decompress_settings(format),
+        settings=decompress_settings(format, window=window),
         limits=codec.limits,
         size_of=lambda task: _compressed_size(task, codec.limits),
         key_of=lambda task: codec.plan_key(task.height, task.width),
@@ -171,6 +205,8 @@ def foresee_compression(
     *,
     tile_size: int = TILE_SIZE,
     preview: bool = False,
+    errors: bool = False,
+    keep_tags: bool = False,
     limits: Limits = Limits(),
     selection: Selection = Selection(),
 ) -> Forecast:
@@ -178,18 +214,31 @@ def foresee_compression(
     outcome = Outcome()
     check_places(source, target)
     tasks = list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
-    return _foresee(tasks, target, selection, compress_settings(rate, tile_size, preview=preview), outcome, _opened_size, limits)
+    settings = compress_settings(rate, tile_size, preview=preview, errors=errors, keep_tags=keep_tags)
+    return _foresee(tasks, target, selection, settings, outcome, _opened_size, limits)
 
 
 def foresee_decompression(
-    source: Path, target: Path, format: str = "png", *, limits: Limits = Limits(), selection: Selection = Selection()
+    source: Path,
+    target: Path,
+    format: str = DEFAULT,
+    *,
+    window: bool = False,
+    limits: Limits = Limits(),
+    selection: Selection = Selection(),
 ) -> Forecast:
     """As foresee_compression, for decompress_folder."""
     outcome = Outcome()
     check_places(source, target)
     tasks = list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
     return _foresee(
-        tasks, target, selection, decompress_settings(format), outcome, lambda task: _compressed_size(task, limits), limits
+        tasks,
+        target,
+        selection,
+        decompress_settings(format, window=window),
+        outcome,
+        lambda task: _compressed_size(task, limits),
+        limits,
     )
 
 
@@ -216,14 +265,31 @@ def _foresee(
     return Forecast(tasks, outcome)
 
 
-def compress_settings(rate: Rate, tile_size: int, *, preview: bool, model: str = "") -> str:
+def errors_of(found: Fidelity, picture: Picture) -> Errors:
+    """In the units of the file that the picture was read from."""
+    scan = scan_of(picture)
+    if scan is None:
+        return Errors(found.max_error, found.max_error, found.psnr)
+    largest = scan.largest_error(found.max_error)
+    return Errors(largest, abs(largest * scan.slope), found.psnr)
+
+
+def _added(picture: Picture) -> str:
+    scan = scan_of(picture)
+    return "nothing" if scan is None else f"{-scan.origin:g}"
+
+
+def compress_settings(
+    rate: Rate, tile_size: int, *, preview: bool, errors: bool = False, keep_tags: bool = False, model: str = ""
+) -> str:
     """All that a compressed file depends on beside its image; without a model, the beginning of that."""
     words = f"vtc {VERSION[0]}.{VERSION[1]}, {rate.kind} {rate.value!r}, tiles of {tile_size}{', preview' * preview}"
+    words += ", errors" * errors + ", tags" * keep_tags
     return f"{words}, model {model}"
 
 
-def decompress_settings(format: str) -> str:
-    return f"restored as {format}"
+def decompress_settings(format: str, *, window: bool = False) -> str:
+    return f"restored as {'png' if format == DEFAULT else format}{', in its window' * window}"
 
 
 def _opened_size(task: Task) -> tuple[int, int]:

@@ -53,7 +53,8 @@ class Outcome:
     with other settings. `filtered`: left out by include and exclude. `others`: files in the folder that the job is not
     for. `linked`: links to folders, which are not followed. `own_output`: the output folder, if it is inside the source
     folder, and so is left out. `notes`: what to know about finished files. `verified`: the number of files that were
-    decoded again, and `lowest_psnr` the worst of them, in dB.
+    decoded again, and `lowest_psnr` the worst of them, in dB. `measured`: those of 16 bits among them, `largest_error` the
+    largest of theirs, in the values that the source stores, and `lowest_range_psnr` the worst over the range of the values.
     """
 
     done: int = 0
@@ -70,6 +71,9 @@ class Outcome:
     pixels: int = 0
     verified: int = 0
     lowest_psnr: float | None = None
+    measured: int = 0
+    largest_error: float | None = None
+    lowest_range_psnr: float | None = None
     seconds: float = 0.0
 
     def fail(self, path: Path, error: BaseException | str) -> str:
@@ -81,6 +85,7 @@ class Outcome:
         values["failed"] = [{"path": path, "error": reason} for path, reason in self.failed]
         values["notes"] = [{"path": path, "notes": list(notes)} for path, notes in self.notes]
         values["lowest_psnr"] = number_or_inf(self.lowest_psnr)
+        values["lowest_range_psnr"] = number_or_inf(self.lowest_range_psnr)
         return values
 
 
@@ -116,10 +121,19 @@ class Silent:
 
 
 @dataclass(frozen=True)
+class Errors:
+    """largest: of a pixel, in the values that the source stores; real: in real units. psnr: in dB, over the range of values."""
+
+    largest: float
+    real: float
+    psnr: float
+
+
+@dataclass(frozen=True)
 class Product:
     """What to tell of the file that a result became. `lost`: what is missing in it, in words; then it counts as failed.
 
-    `on_disk`: its size in bytes and CRC-32, if it is synced already.
+    `on_disk`: its size in bytes and CRC-32, if it is synced already. `errors`: if they were measured.
     """
 
     bpp: float
@@ -128,6 +142,7 @@ class Product:
     notes: tuple[str, ...] = ()
     lost: str = ""
     on_disk: tuple[int, int] | None = None
+    errors: Errors | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,7 @@ class Ledger:
         entries = []
         for task, stored in files:
             product = stored.product
+            errors = product.errors
             entries.append(
                 self._entry(
                     task,
@@ -178,6 +194,9 @@ class Ledger:
                     bpp=round(product.bpp, 5),
                     quality=product.quality,
                     psnr=None if product.psnr is None else round(product.psnr, 4),
+                    max_error=errors and errors.largest,
+                    real_error=errors and errors.real,
+                    range_psnr=errors and round(errors.psnr, 4),
                     ms=round(stored.ms, 3),
                     notes=product.notes,
                     error=product.lost,
@@ -202,6 +221,11 @@ class Ledger:
                 outcome.verified += 1
                 lowest = outcome.lowest_psnr
                 outcome.lowest_psnr = product.psnr if lowest is None else min(lowest, product.psnr)
+            if errors := product.errors:
+                outcome.measured += 1
+                outcome.largest_error = max(outcome.largest_error or 0, errors.largest)
+                lowest = outcome.lowest_range_psnr
+                outcome.lowest_range_psnr = errors.psnr if lowest is None else min(lowest, errors.psnr)
         self.progress.advance(task.size, task.pixels)
 
     def stop(self, error: OSError, place: Path) -> VaetoolsError:

@@ -27,6 +27,7 @@ except ImportError:  # not a Unix: nothing keeps two jobs apart there
 
 MANIFEST = ".vaetools-manifest.jsonl"
 DONE, FAILED = "done", "failed"
+DECIBELS = ("psnr", "range_psnr")  # which may be infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Entry:
     status: DONE or FAILED. output_bytes, crc32 (8 hexadecimal digits), bpp: of the result; 0 and "" if there is none. A
         failed file has a result if it was restored in part.
     quality: that it was compressed with. psnr: in dB, inf if nothing was lost; None if it was not verified.
+    max_error: the largest, in the values that the source stores; real_error: in real units; range_psnr: in dB, over the range
+        of the source's values. None where they were not measured.
     ms: milliseconds, its share of the batch's time included. notes: what to know about it. error: why it failed.
     """
 
@@ -55,6 +58,9 @@ class Entry:
     bpp: float = 0.0
     quality: float | None = None
     psnr: float | None = None
+    max_error: float | None = None
+    real_error: float | None = None
+    range_psnr: float | None = None
     ms: float = 0.0
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -67,8 +73,9 @@ class Entry:
         """ASCII, without the end of the line; but for the status, what has its default is left out."""
         values = {name: getattr(self, name) for name in DEFAULTS}
         kept = {name: value for name, value in values.items() if value != DEFAULTS[name] or name == "status"}
-        if self.psnr is not None:
-            kept["psnr"] = number_or_inf(self.psnr)
+        for name in DECIBELS:
+            if name in kept:
+                kept[name] = number_or_inf(getattr(self, name))
         return json.dumps(kept).encode("ascii")
 
     @classmethod
@@ -76,8 +83,8 @@ class Entry:
         """None for what is no whole entry. Names that a later version may add are left out."""
         try:
             values = json.loads(line)
-            psnr = values.get("psnr")
-            values["psnr"] = None if psnr is None else float(psnr)
+            for name in DECIBELS:
+                values[name] = None if values.get(name) is None else float(values[name])
             values["notes"] = tuple(str(note) for note in values.get("notes", ()))
             values["settings"] = sys.intern(values.get("settings", ""))  # the same for all files of a job
             entry = cls(**{name: value for name, value in values.items() if name in DEFAULTS})
@@ -100,6 +107,8 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "crc32": str,
     "bpp": (int, float),
     "quality": (int, float, type(None)),
+    "max_error": (int, float, type(None)),
+    "real_error": (int, float, type(None)),
     "ms": (int, float),
     "error": str,
 }

@@ -13,7 +13,8 @@ ENDINGS = {
     "bmp": (".bmp",),
     "ppm": (".ppm", ".pgm"),
 }
-ORIGINAL = "original"
+SCANS = {"dicom": (".dcm", ".dicom"), "nifti.gz": (".nii.gz",), "nifti": (".nii",)}  # written only under their own names
+ORIGINAL, DEFAULT = "original", "default"
 RESTORED_FORMATS = ("png", "jpeg", "webp", "tiff", ORIGINAL)
 
 
@@ -21,17 +22,23 @@ def compressed_name(name: str) -> str:
     return name + SUFFIX
 
 
-def restored_name(name: str, format: str = "png") -> str:
+def restored_name(name: str, format: str = DEFAULT) -> str:
     """`b.png.vtc` -> `b.png`, and `b.jpg.vtc` -> `b.jpg.png`: the format's ending is added unless it is there already.
 
     The format "original" takes `b.jpg.vtc` to `b.jpg`, and what cannot be written as it was, `b.gif.vtc`, to `b.gif.png`.
+    "default" is "original" for DICOM and NIfTI, whose geometry no image format holds, and "png" for all others.
     """
     original = name.removesuffix(SUFFIX)
-    endings = ENDINGS["png" if format == ORIGINAL else format]
-    kept = tuple(ending for known in ENDINGS.values() for ending in known) if format == ORIGINAL else endings
-    return original if original.lower().endswith(kept) else original + endings[0]
+    own = format in (ORIGINAL, DEFAULT)
+    endings = ENDINGS["png" if own else format]
+    kept = [*(_all_of(SCANS) if own else ()), *(_all_of(ENDINGS) if format == ORIGINAL else endings)]
+    return original if original.lower().endswith(tuple(kept)) else original + endings[0]
+
+
+def _all_of(formats: dict[str, tuple[str, ...]]) -> list[str]:
+    return [ending for endings in formats.values() for ending in endings]
 
 
 def format_of_name(name: str) -> str:
     """The format that the end of a restored name stands for."""
-    return next(format for format, endings in ENDINGS.items() if name.lower().endswith(endings))
+    return next(format for format, endings in (ENDINGS | SCANS).items() if name.lower().endswith(endings))

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"))
+PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"))
+DICOM_SUFFIXES, NIFTI_SUFFIXES = (".dcm", ".dicom"), (".nii", ".nii.gz")
+SCAN_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES)
+SUFFIXES = PICTURE_SUFFIXES | frozenset(SCAN_SUFFIXES)
 OWN_PREFIX = ".vaetools-"  # of manifests and of files that are not finished
 
 
@@ -56,7 +59,7 @@ def walk(
         for name in files:
             path = Path(directory, name)
             try:
-                wanted = path.suffix.lower() in suffixes and not name.startswith(".") and path.is_file()
+                wanted = has_suffix(name, suffixes) and not name.startswith(".") and path.is_file()
             except OSError as error:  # the folder can be listed but not entered
                 unreadable(error)
                 continue
@@ -70,6 +73,11 @@ def walk(
     listing.images.sort()
     listing.unreadable.sort()
     return listing
+
+
+def has_suffix(name: str, suffixes: frozenset[str] | tuple[str, ...] = SUFFIXES) -> bool:
+    """Whether a name, or path, ends with one of them: `.nii.gz` is one, and `.gz` is none."""
+    return name.lower().endswith(tuple(suffixes))
 
 
 def _place_below(root: Path, folder: str | os.PathLike[str]) -> Path | None:

@@ -83,6 +83,17 @@ def pixels_of(image: Image.Image, notes: list[str], *, key_scale: int = 1) -> np
     return pixels
 
 
+def stretched(gray: np.ndarray) -> np.ndarray:
+    """(H, W) uint16 over the whole range of the type. A flat image is left as it is."""
+    low, high = int(gray.min()), int(gray.max())
+    if low == high or (low, high) == (0, 0xFFFF):
+        return gray
+    out = np.empty_like(gray)
+    for top, bottom in bands(*gray.shape):
+        out[top:bottom] = ((gray[top:bottom].astype(np.uint32) - low) * 0xFFFF + (high - low) // 2) // (high - low)
+    return out
+
+
 def _transparent_colour(image: Image.Image, scale: int = 1) -> np.ndarray | None:
     """(1,) or (3,) integers: the colour that a file without an alpha channel declares to be transparent."""
     if image.mode not in ("1", "L", "RGB") and not image.mode.startswith("I;16"):

@@ -14,12 +14,15 @@ class Metadata:
     """What a file says beside its pixels, byte for byte; empty where it says nothing.
 
     icc: a colour profile. exif: the TIFF structure, without the "Exif\\0\\0" that some formats put before it.
-    xmp: the packet, an XML document.
+    xmp: the packet, an XML document. scan: what the pixels of a DICOM or NIfTI file stand for (medical/scan.py). tags: the
+    rest of what such a file says, names and dates too, where that was asked for.
     """
 
     icc: bytes = b""
     exif: bytes = b""
     xmp: bytes = b""
+    scan: bytes = b""
+    tags: bytes = b""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -34,10 +37,11 @@ class Picture:
 
     pixels: (H, W, C) uint8 or uint16 over the full range of the type; C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and
         alpha. Alpha comes last and is straight: colours are not multiplied by it.
-    format: Pillow's name of the source's format, such as "PNG"; "" if it never was a file.
+    format: Pillow's name of the source's format, such as "PNG"; "DICOM", "NIfTI"; "" if it never was a file.
     mode: the source's mode, Pillow's name or one of "LA;16", "RGB;16", "RGBA;16", "CMYK;16"; "" if unknown. It is what
         the source was, not what the pixels are: "P" with pixels of 3 channels was a palette.
     notes: what reading converted or left behind, in words.
+    exact: the values are labels, which bear no loss.
 
     Raises UsageError for pixels of another shape or type.
     """
@@ -47,6 +51,7 @@ class Picture:
     mode: str = ""
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
+    exact: bool = False
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -17,8 +18,9 @@ from PIL import Image, ImageOps
 from ..errors import ImageError
 from . import deep
 from .exif import ORIENTATION
+from .folder import DICOM_SUFFIXES, NIFTI_SUFFIXES, has_suffix
 from .metadata import metadata_of, metadata_of_tiff
-from .modes import pixels_of
+from .modes import pixels_of, stretched
 from .picture import Metadata, Picture
 from .png import check_png
 
@@ -142,6 +144,8 @@ class Probe:
 def probe(source: Source, *, max_pixels: int = MAX_PIXELS) -> Probe:
     """The size of an image from its head alone. Raises ImageError."""
     with _named(_name(source)):
+        if scan := _scan_module(source):
+            return Probe(*scan.size_of(source))
         try:
             with _opening(source, max_pixels) as image:
                 orientation = image.getexif().get(ORIENTATION, 1)
@@ -156,7 +160,7 @@ def probe(source: Source, *, max_pixels: int = MAX_PIXELS) -> Probe:
         return Probe(height, width)
 
 
-def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS, keep_tags: bool = False) -> Picture:
     """The one image of a file, with all that Picture holds. source: a path, or a seekable binary file, read from its start.
 
     The pixels are as they are stored: an orientation in the EXIF data is not applied to them, and the EXIF data is kept
@@ -167,10 +171,16 @@ def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Gray and colours come in 8 or 16 bits, as stored. Palettes become RGB, transparent colours an alpha channel, CMYK and
     YCbCr RGB; bilevel images are 0 and 255. Conversions that change a colour, and what is not kept, are in `notes`.
 
+    Paths that end in .dcm, .dicom, .nii or .nii.gz are read as medical/dicom.py and medical/nifti.py say; `keep_tags` is for
+    them: all that such a file says, names and dates too, goes into the metadata.
+
     Raises ImageError, which names the file, for: files that are broken, truncated or no images; several frames or pages;
     more than `max_pixels`; values that 16 bits do not hold (float, 32-bit gray), 10-bit AVIF, LAB and other such modes.
     """
     with _named(_name(source)):
+        if scan := _scan_module(source):
+            picture: Picture = scan.read(source, max_pixels=max_pixels, keep_tags=keep_tags)
+            return picture
         try:
             with _opening(source, max_pixels) as image:
                 return _picture(image, source, max_pixels)
@@ -225,6 +235,20 @@ def _picture(image: Image.Image, source: Source | None, max_pixels: int) -> Pict
     if image.mode == "CMYK":
         metadata = Metadata(exif=metadata.exif, xmp=metadata.xmp)  # the profile describes inks, which are gone
     return Picture(pixels, image.format or "", mode, metadata, tuple(notes))
+
+
+def _scan_module(source: Source) -> ModuleType | None:
+    """What reads a DICOM or NIfTI file, known by its name; None for other images."""
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    if has_suffix(name, DICOM_SUFFIXES):
+        from ..medical import dicom
+
+        return dicom
+    if has_suffix(name, NIFTI_SUFFIXES):
+        from ..medical import nifti
+
+        return nifti
+    return None
 
 
 def _is_tiff(source: Source) -> bool:
@@ -311,8 +335,15 @@ def read_for_training(
 ) -> np.ndarray:
     """(H, W, C) uint8 or uint16, whatever it takes: alpha is dropped, colours and depths are converted.
 
+    Gray of 16 bits is stretched so that its lowest value becomes 0 and its highest the largest, as the codec shows it to
+    its model: many devices use 12 bits of 16. DICOM and NIfTI files are, too, and low values are dark; a volume is one image, its
+    slices side by side.
     Raises ImageError if the file cannot be decoded, or has more than `max_pixels`.
     """
+    if _scan_module(path) is not None:
+        from ..medical.windowing import for_training
+
+        return for_training(read_picture(path, max_pixels=max_pixels), channels, bit_depth)
     image = _open(path, max_pixels).image
     if bit_depth == 16:
         return _as_gray16(image)[:, :, None].repeat(channels, 2)
@@ -325,7 +356,7 @@ def read_for_training(
 def _as_gray16(image: Image.Image) -> np.ndarray:
     """(H, W) uint16; 8-bit values are stretched so that 255 becomes 65535."""
     if image.mode.startswith("I") or image.mode == "F":
-        return np.asarray(image).clip(0, 65535).astype(np.uint16)
+        return stretched(np.asarray(image).clip(0, 65535).astype(np.uint16))
     image.info.pop("transparency", None)
     return np.asarray(image.convert("L")).astype(np.uint16) * 257
 
@@ -335,6 +366,8 @@ def read_exact(path: str | os.PathLike[str], bit_depth: int = 8) -> np.ndarray:
 
     Raises ImageError for what would be lost: transparency, other depths, CMYK, animation or several pages.
     """
+    if _scan_module(path) is not None:
+        raise ImageError(f"{path}: DICOM and NIfTI files are not supported here; convert it to 8-bit PNG first")
     opened = _open(path)
     image = opened.image
     if opened.frames > 1:

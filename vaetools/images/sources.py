@@ -20,6 +20,8 @@ FORMATS_KNOWN = (
     "DIB",
     "PCX",
     "JXL",
+    "DICOM",
+    "NIfTI",
 )
 MODES_KNOWN = (
     "",

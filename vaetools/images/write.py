@@ -43,6 +43,7 @@ FORMATS = {
     "bmp": _Format(".bmp", alpha=False, deep=False, metadata=False),
     "ppm": _Format(".ppm", alpha=False, deep=True, metadata=False),
 }
+SCAN_FORMATS = {"dicom": "DICOM", "nifti": "NIfTI", "nifti.gz": "NIfTI"}
 ORIGINALS = {"PNG", "JPEG", "WEBP", "TIFF", "AVIF", "BMP", "PPM"}  # Pillow's names of formats that are written again
 
 
@@ -67,8 +68,8 @@ def write_picture(path: Path, picture: Picture, format: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def save_picture(path: Path, picture: Picture, format: str) -> tuple[str, ...]:
-    """`picture` as a file of that format, one of FORMATS, whatever the path's suffix.
+def save_picture(path: Path, picture: Picture, format: str, *, ratio: float | None = None, made: str = "") -> tuple[str, ...]:
+    """`picture` as a file of that format, one of FORMATS or SCAN_FORMATS, whatever the path's suffix.
 
     png, webp, tiff, bmp and ppm hold the pixels without loss (webp has no gray: it comes back as RGB with equal channels);
     jpeg and avif are of quality 95 without subsampling of colours. Gray pictures whose mode is "1" are written with one bit
@@ -76,10 +77,17 @@ def save_picture(path: Path, picture: Picture, format: str) -> tuple[str, ...]:
 
     Colour profile, EXIF and XMP go into the file byte for byte; in TIFF, EXIF tags become the file's own tags. bmp and ppm
     hold none of them: the pixels are turned as the EXIF orientation says, the rest is left out. Returns in words what was
-    left out. Raises UsageError for an unknown format; ImageError where the format does not hold the picture: alpha in jpeg,
-    bmp and ppm, 16 bits in jpeg, webp, avif and bmp, sizes above the format's limit, metadata above 64 KiB in jpeg; and
-    OSError if the file cannot be written.
+    left out.
+
+    dicom, nifti and nifti.gz take what such a file became: stored values, their type and their geometry come back. ratio: bytes
+    of its pixels over bytes of the file between, if that lost something; made: what else became of it. A DICOM file says so.
+
+    Raises UsageError for an unknown format; ImageError where the format does not hold the picture: alpha in jpeg,
+    bmp and ppm, 16 bits in jpeg, webp, avif and bmp, sizes above the format's limit, metadata above 64 KiB in jpeg, pictures
+    that were no scan in dicom and nifti; and OSError if the file cannot be written.
     """
+    if format in SCAN_FORMATS:
+        return _write_scan(path, picture, format, ratio, made)
     if refusal := _refusal(picture, format):
         raise ImageError(refusal)
     try:
@@ -119,6 +127,21 @@ def _others(need: str, picture: Picture) -> str:
     fitting = [name for name in names if (FORMATS[name].deep or picture.bit_depth == 8) and not FORMATS[name].largest]
     fitting = [name for name in fitting if name not in ("bmp", "ppm")] or fitting
     return " or ".join(name for name in fitting if FORMATS[name].alpha or not picture.has_alpha)
+
+
+def _write_scan(path: Path, picture: Picture, format: str, ratio: float | None, made: str) -> tuple[str, ...]:
+    from ..medical import dicom, nifti
+    from ..medical.windowing import scan_of
+
+    scan, kind = scan_of(picture), SCAN_FORMATS[format]
+    if scan is None or scan.kind != kind:
+        was = f"a {scan.kind} file" if scan is not None and scan.kind else "no such file"
+        raise ImageError(f"{kind} cannot be written: the picture was {was}; --format png gives its pixels")
+    if kind == "DICOM":
+        dicom.write(path, picture, scan, ratio=ratio, made=made)
+    else:
+        nifti.write(path, picture, scan, gzipped=format == "nifti.gz")
+    return ()
 
 
 def _is_bilevel(picture: Picture) -> bool:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..codec.symbols import TileCoder, TileReader
+from ..codec.symbols import TileCoder, TileReader, TileSymbols
 from ..errors import ModelError
 from ..model.weights import LoadedModel, find_by_name, load_weights
 
@@ -41,17 +41,26 @@ class SymbolReader:
         """`model`: an installed model's name, a weights file, or the folder of a training run. Raises ModelError."""
         return cls(load_weights(find_by_name(model)))
 
-    @torch.inference_mode()
     def read_tile(self, payload: bytes, height: int, width: int, symbols_crc: int) -> tuple[Array, Array]:
         """z (Z, h/4, w/4) and residuals (M, h, w), int16, of a tile of so many pixels. Raises FormatError."""
+        tile = self.read_symbols(payload, height, width, symbols_crc)
+        return tile.z, tile.residuals
+
+    @torch.inference_mode()
+    def read_symbols(self, payload: bytes, height: int, width: int, symbols_crc: int, *, number: int = 0) -> TileSymbols:
+        """The same, with the table that each residual was coded in. `number`: of the tile. Raises FormatError."""
         reader = TileReader(self.coder, payload, height, width)
         u = self.scales.from_hyper_latents(_batch_of_one(reader.z))
-        reader.read_pass(0, self._tables(u))
+        index = self._tables(u)
+        reader.read_pass(0, index)
         # The first pass has left zeros where the second one's will be, as `from_residuals` asks for.
         v = self.scales.from_residuals(_batch_of_one(reader.residuals))
-        reader.read_pass(1, self._tables(u + v))
+        second = self._tables(u + v)
+        reader.read_pass(1, second)
         reader.finish(symbols_crc)
-        return reader.z, reader.residuals
+        places = reader.places[1]
+        np.put(index, places, second.ravel()[places])
+        return TileSymbols(number, height, width, reader.z, reader.residuals, index)
 
     def _tables(self, u: Tensor) -> Array:
         tables: Array = self.scales.index(u)[0].to(torch.uint8).numpy()
