@@ -12,19 +12,27 @@ from . import errors, pillow
 from .errors import VaetoolsError
 
 if TYPE_CHECKING:
+    from .anomaly.detector import AnomalyDetector
     from .augment.augmenter import Augmenter
     from .augment.bank import LatentBank
     from .augment.transforms import BatchAugment, LatentTransform
     from .codec.codec import Codec
+    from .denoising.denoiser import Denoiser
+    from .embedding.embedder import Embedder
+    from .generation.prior import FittedPrior
     from .latents.augment import LatentAugment
     from .latents.batch import latent_collate
     from .latents.folder import LatentFolder
 
 __version__ = "0.1.0"
 __all__ = [
+    "AnomalyDetector",
     "Augmenter",
     "BatchAugment",
     "Codec",
+    "Denoiser",
+    "Embedder",
+    "FittedPrior",
     "LatentAugment",
     "LatentBank",
     "LatentFolder",
@@ -37,9 +45,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AnomalyDetector": "anomaly.detector",
     "Augmenter": "augment.augmenter",
     "BatchAugment": "augment.transforms",
     "Codec": "codec.codec",
+    "Denoiser": "denoising.denoiser",
+    "Embedder": "embedding.embedder",
+    "FittedPrior": "generation.prior",
     "LatentAugment": "latents.augment",
     "LatentBank": "augment.bank",
     "LatentFolder": "latents.folder",
