@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .codec.codec import Codec
     from .denoising.denoiser import Denoiser
     from .embedding.embedder import Embedder
+    from .generation.interpolation import interpolate
     from .generation.prior import FittedPrior
+    from .generation.sampling import sample_images
     from .latents.augment import LatentAugment
     from .latents.batch import latent_collate
     from .latents.folder import LatentFolder
@@ -40,8 +42,10 @@ __all__ = [
     "VaetoolsError",
     "__version__",
     "errors",
+    "interpolate",
     "latent_collate",
     "pillow",
+    "sample_images",
 ]
 
 _MODULES = {
@@ -56,7 +60,9 @@ _MODULES = {
     "LatentBank": "augment.bank",
     "LatentFolder": "latents.folder",
     "LatentTransform": "augment.transforms",
+    "interpolate": "generation.interpolation",
     "latent_collate": "latents.batch",
+    "sample_images": "generation.sampling",
 }
 
 
