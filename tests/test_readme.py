@@ -42,7 +42,8 @@ def test_commands_run_in_the_order_they_stand_in(photos: Path) -> None:
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 0, (arguments, done.output)
     augmented = ("larger/cat__v2.png", "preview/.vaetools-preview.html")
-    for made in ("restored/trip/coffee.png", *augmented, "curves.png", "result.json", "runs/mine/metrics.csv"):
+    applied = ("samples/.vaetools-grid.png", "strip.png", "clean/cat.jpg.png", "photos.npz")
+    for made in ("restored/trip/coffee.png", *augmented, *applied, "curves.png", "result.json", "runs/mine/metrics.csv"):
         assert (photos.parent / made).is_file()
 
 
@@ -68,7 +69,7 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_format_page_has_the_header_that_is_written() -> None:
     from vaetools.codec.container import CHECKSUM, FIELDS, PREFIX
 
-    page = (ROOT / "FORMAT.md").read_text(encoding="utf-8")
+    page = (ROOT / "FORMAT.md").read_text(encoding="utf-8").partition("## Header")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \| (\d+) \| ", page, re.M)
     assert sum(int(size) for _, size in rows) == PREFIX.size + FIELDS.size
     assert f"length of the fields, {FIELDS.size}" in page
