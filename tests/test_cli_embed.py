@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -171,3 +172,22 @@ def test_the_script_finds_copies(tmp_path: Path, weights: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = {row["vectors"]: row["results"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
     assert rows["thumbnail, 9 x 9 RGB"]["half size, JPEG 75"] == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    source: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    done = run(weights, source, "-o", tmp_path / "f.npz")
+    assert (done.exit_code, "f.npz: cannot be written (No space left on device)" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_first(
+    source: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda _, mode, **__: not mode & os.W_OK)
+    done = run(weights, source, "-o", tmp_path / "f.npz")
+    assert (done.exit_code, "cannot be written to" in done.stderr) == (2, True), done.stderr

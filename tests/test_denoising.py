@@ -285,3 +285,35 @@ def test_the_output_must_not_be_the_input(folder: Path, weights: Path) -> None:
     done = run("denoise", folder, "-o", folder, "--model", weights)
     assert done.exit_code == 2
     assert "must not be the input folder" in done.stderr
+
+
+def test_twelve_bits_of_sixteen_are_denoised_as_eight(weights: Path, tmp_path: Path) -> None:
+    clean, noisy = (image[:1].numpy()[0] for image in noisy_photograph(40))
+    clean[0, :2] = noisy[0, :2] = 0, 255
+    (tmp_path / "in").mkdir()
+    Image.fromarray(noisy.astype(np.uint16) * 16).save(tmp_path / "in/a.png")
+    done = run("denoise", tmp_path / "in", "-o", tmp_path / "out", "--model", weights, "--json")
+    assert json.loads(done.stdout)["sigmas"]["a.png"] == pytest.approx(40, rel=0.2)
+    with Image.open(tmp_path / "out/a.png") as image:
+        error = np.square(np.asarray(image) / 16 - clean).mean()
+    assert error < 0.6 * np.square(noisy.astype(float) - clean).mean()
+
+
+def test_a_dicom_file_says_that_its_pixels_are_others(weights: Path, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    from .medical_files import dicom, slice_of
+
+    (tmp_path / "in").mkdir()
+    dicom(tmp_path / "in/s.dcm", slice_of("camera"))
+    done = run("denoise", tmp_path / "in", "-o", tmp_path / "out", "--sigma", 30, "--format", "original", "--model", weights)
+    assert done.exit_code == 0, done.output
+    data = pydicom.dcmread(tmp_path / "out/s.dcm")
+    assert data.ImageType[0] == "DERIVED"
+    assert "noise taken out" in data.DerivationDescription
+
+
+def test_estimates_are_one_kind_of_note(folder: Path, weights: Path, tmp_path: Path) -> None:
+    done = run("denoise", folder, "-o", tmp_path / "clean", "--model", weights)
+    assert [line for line in done.stderr.splitlines() if line.startswith("note: ")] == [
+        "note: 3 files: the noise was estimated; the manifest in the output folder tells which"
+    ]

@@ -150,6 +150,52 @@ def test_no_text_and_no_identifier_is_kept(tmp_path: Path) -> None:
     assert not [element for element in after if element.tag.is_private]
 
 
+def with_raw(path: Path, keyword: str, kind: str, value: bytes) -> Path:
+    """The file with an element whose value breaks the rules for its kind."""
+    data, tag = pydicom.dcmread(path), pydicom.tag.Tag(pydicom.datadict.tag_for_keyword(keyword))
+    data._dict[tag] = pydicom.dataelem.RawDataElement(tag, kind, len(value), value, 0, False, True)
+    data.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keyword", "kind", "value"),
+    [
+        ("SliceThickness", "DS", b"Doe^Jane"),
+        ("InstanceNumber", "IS", b"Doe "),
+        ("ImageType", "CS", b"ORIGINAL\\Doe^Jane "),
+        ("SOPClassUID", "UI", b"Doe^Jane"),
+        ("RescaleType", "CS", b"DOE JANE"),
+        ("LossyImageCompressionRatio", "DS", b"Doe^Jane"),
+    ],
+)
+def test_text_in_place_of_a_number_is_not_kept(keyword: str, kind: str, value: bytes, tmp_path: Path) -> None:
+    path = with_raw(files.dicom(tmp_path / "a.dcm", files.slice_of("camera", 16)), keyword, kind, value)
+    picture = read_picture(path)
+    assert b"doe" not in scan(path).attributes.lower()
+    assert picture.notes == () if keyword == "RescaleType" else keyword in picture.notes[0]
+    assert keyword not in written(picture, tmp_path / "b.dcm") or keyword == "SOPClassUID"
+    save_picture(tmp_path / "c.dcm", picture, "dicom", ratio=2.0)  # what it says of its losses is added to that
+
+
+def test_bits_that_do_not_start_at_the_lowest_are_refused(tmp_path: Path) -> None:
+    path = files.dicom(tmp_path / "a.dcm", files.slice_of("camera", 16) << 4)
+    data = pydicom.dcmread(path)
+    data.HighBit = 15
+    data.save_as(path)
+    with pytest.raises(ImageError, match="its 12 bits end at bit 15 of 16"):
+        read_picture(path)
+
+
+def test_writing_says_nothing_of_values_that_break_the_rules(tmp_path: Path) -> None:
+    path = with_raw(files.dicom(tmp_path / "a.dcm", files.slice_of("camera", 16)), "SOPClassUID", "UI", b"Doe^Jane")
+    picture = read_picture(path, keep_tags=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_picture(tmp_path / "b.dcm", picture, "dicom")
+    assert (tmp_path / "b.dcm").exists()
+
+
 def test_slices_of_a_series_stay_together_under_new_names(tmp_path: Path) -> None:
     series = []
     for number in (1, 2):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +325,21 @@ def test_npz_of_something_else_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", embeddings=np.zeros((1, 2)))
     with pytest.raises(UsageError, match="no file of embeddings"):
         Embeddings.load(tmp_path / "t.npz")
+
+
+def test_a_damaged_npz_is_refused(table: Embeddings, tmp_path: Path) -> None:
+    values = {"embeddings": table.embeddings, "paths": table.paths, "labels": table.labels}
+    np.savez_compressed(tmp_path / "good.npz", **values, **asdict(table.about))
+    good = (tmp_path / "good.npz").read_bytes()
+    for place in range(0, len(good), 5):
+        (tmp_path / "t.npz").write_bytes(good[:place] + bytes([good[place] ^ 0x55]) + good[place + 1 :])
+        with contextlib.suppress(UsageError):  # some bytes have no part in it
+            Embeddings.load(tmp_path / "t.npz")
+
+
+def test_parquet_without_vectors_is_refused(table: Embeddings, tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = arrow.table({"path": ["a"], "label": [""], "embedding": [1.0]})
+    parquet.write_table(columns.replace_schema_metadata({"vaetools": json.dumps(asdict(table.about))}), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match="no file of embeddings"):
+        Embeddings.load(tmp_path / "t.parquet")

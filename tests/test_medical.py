@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from vaetools import Codec
 from vaetools.cli import main
 from vaetools.codec.container import ERRORS, SCAN, TAGS, unpack, with_box
 from vaetools.codec.fidelity import Fidelity
-from vaetools.errors import Corrupt, UsageError
+from vaetools.errors import Corrupt, Desync, UsageError
 from vaetools.folder.job import compress_folder, decompress_folder
 from vaetools.folder.ledger import Outcome
 from vaetools.folder.manifest import Entry, Manifest
@@ -188,6 +189,34 @@ def test_tags_are_kept_only_if_asked_for(scans: Path, codec: Codec, tmp_path: Pa
     assert TWELVE not in {each["path"] for each in json.loads(verified.stdout)["bad"]}
 
 
+def test_verification_looks_at_tags(scans: Path, codec: Codec) -> None:
+    picture = read_picture(scans / TWELVE, keep_tags=True)
+    data = codec.compress([picture])[0]
+    damaged = with_box(data, TAGS, bytes(len(unpack(data).front.boxes[TAGS])))
+    codec.examine(data, picture)
+    with pytest.raises(Desync, match="its metadata are not those"):
+        codec.examine(damaged, picture)
+
+
+def test_compare_refuses_another_depth(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "flat").mkdir()
+    deep = _png(tmp_path / "deep" / "a.png")
+    Image.fromarray((np.asarray(Image.open(deep)) >> 8).astype(np.uint8)).save(tmp_path / "flat" / "a.png")
+    done = run("compare", tmp_path / "deep", tmp_path / "flat")
+    assert done.exit_code == 2
+    assert "8 bits beside an original of 16" in done.stderr
+
+
+def test_info_has_no_number_that_json_lacks(compressed: tuple[Path, Outcome], tmp_path: Path) -> None:
+    data = (compressed[0] / f"{TWELVE}.vtc").read_bytes()
+    box = bytearray(unpack(data).front.boxes[SCAN])
+    box[20:36] = struct.pack("<dd", 1e200, 1e200)  # step, slope
+    (tmp_path / "a.vtc").write_bytes(with_box(data, SCAN, bytes(box)))
+    done = run("info", "--json", tmp_path / "a.vtc")
+    assert json.loads(done.stdout)[0]["max_real_error"] == "inf"
+
+
 def test_png_holds_the_stored_values_without_a_sign(compressed: tuple[Path, Outcome], restored: Path, tmp_path: Path) -> None:
     done = run("decompress", compressed[0], "-o", tmp_path, "--format", "png", "--device", "cpu", "--include", "*.dcm.vtc")
     assert done.exit_code == 0, done.stderr
@@ -222,6 +251,16 @@ def test_labels_are_kept_exactly(codec: Codec, tmp_path: Path) -> None:
     assert "its few values look like labels" in outcome.notes[0][1][0]
     decompress_folder(tmp_path / "out", tmp_path / "back", codec)
     np.testing.assert_array_equal(nibabel.load(tmp_path / "back/labels.nii.gz").dataobj, labels)
+
+
+def test_labels_are_not_augmented(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    nibabel.save(nibabel.Nifti1Image((files.volume() > 500).astype(np.uint8), np.eye(4)), tmp_path / "set" / "labels.nii")
+    (tmp_path / "set" / "a.nii.gz").write_bytes((scans / VOLUME).read_bytes())
+    done = run("augment", tmp_path / "set", "-o", tmp_path / "out", "--model", "photo", "--device", "cpu")
+    assert done.exit_code == 1
+    assert "labels.nii: its few values look like labels" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("*__v1*")) == ["a__v1.nii.gz"]
 
 
 def test_without_the_extra_the_message_says_what_to_install(

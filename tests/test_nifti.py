@@ -17,7 +17,7 @@ from vaetools.images.read import probe, read_for_training, read_picture
 from vaetools.images.write import save_picture
 from vaetools.medical.mosaic import Mosaic
 from vaetools.medical.scan import Scan, compressed
-from vaetools.medical.windowing import scan_of
+from vaetools.medical.windowing import scan_of, windowed
 
 from . import medical_files as files
 
@@ -72,11 +72,20 @@ def test_whole_numbers_come_back_exactly(kind: type, tmp_path: Path) -> None:
     np.testing.assert_array_equal(after.dataobj.get_unscaled(), values)
 
 
+def test_one_value_all_over_is_not_rounded(tmp_path: Path) -> None:
+    values = np.full((3, 4, 5), 0.3, np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    picture, after = there_and_back(tmp_path / "a.nii")
+    assert picture.notes == ()
+    np.testing.assert_array_equal(after.dataobj.get_unscaled(), values)
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
         (np.array([[[0.0, np.nan]]], np.float32), "not finite"),
         (np.array([[[0.0, -np.inf]]], np.float32), "not finite"),
+        (np.array([[[0.0, 1e301]]], np.float64), "too large"),
         (np.array([[[0, 70_000]]], np.int32), "more than 16 bits hold"),
         (np.zeros((2, 2, 2), np.complex64), "only real numbers"),
     ],
@@ -107,6 +116,14 @@ def test_scaling_is_kept(tmp_path: Path) -> None:
     picture, after = there_and_back(files.nifti(tmp_path / "a.nii", files.volume(), slope=0.5, inter=-3))
     assert (scan(picture).slope, scan(picture).intercept) == (0.5, -3)
     assert (after.dataobj.slope, after.dataobj.inter) == (0.5, -3)
+
+
+def test_a_window_narrower_than_any_step_parts_black_and_white(tmp_path: Path) -> None:
+    path = files.nifti(tmp_path / "a.nii", np.arange(40, dtype=np.uint8).reshape(5, 8, 1), slope=1e30)
+    head = bytearray(path.read_bytes())
+    head[124:132] = np.array([1e-40, 0], "<f4").tobytes()  # cal_max, cal_min
+    path.write_bytes(head)
+    assert np.bincount(windowed(read_picture(path)).pixels.ravel()).nonzero()[0].tolist() == [0, 255]
 
 
 def test_no_text_is_kept_unless_asked_for(tmp_path: Path) -> None:

@@ -275,6 +275,17 @@ def test_fewer_pictures_change_no_number(report: Report, photos: Path, small: Pa
     assert worst.picture is not None
 
 
+@pytest.mark.parametrize("value", [math.nan, 1e6, -math.inf])
+def test_a_psnr_that_cannot_be_is_not_known(small: Path, codec: Codec, tmp_path: Path, value: float) -> None:
+    shutil.copytree(small, tmp_path / "copy")
+    manifest = tmp_path / "copy/.vaetools-manifest.jsonl"
+    lines = [{**json.loads(line), "psnr": value, "range_psnr": None} for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = build_report(tmp_path / "copy", codec, Options(images=0))
+    assert {row.psnr for row in found.rows} == {None}
+    assert b"PSNR is not known" in page_html(found)
+
+
 def test_without_originals_psnr_is_that_of_the_manifest(small: Path, codec: Codec) -> None:
     found = build_report(small, codec, Options(images=1))
     assert len(found.shots) == 1

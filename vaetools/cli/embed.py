@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import UsageError
 from . import EXIT_FAILED
 from .outcome import FAILURES_SHOWN, shown
 from .progress import job_progress
@@ -90,7 +91,10 @@ def embed(
     started = time.monotonic()
     with job_progress() as progress:
         embeddings, failed = embed_folder(source, embedder, max_pixels=int(max_megapixels * 1e6), progress=progress)
-    embeddings.save(output)
+    try:
+        embeddings.save(output)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written ({error.strerror or error})") from None
     _finish(output, embeddings, failed, time.monotonic() - started, as_json)
 
 

@@ -91,7 +91,7 @@ def _described(boxes: Mapping[bytes, bytes]) -> dict[str, object]:
     if found is not None:
         fields["max_abs_error"] = found.max_error if scan is None else scan.largest_error(found.max_error)
         if scan is not None:
-            fields["max_real_error"] = abs(scan.slope * scan.largest_error(found.max_error))
+            fields["max_real_error"] = number_or_inf(abs(scan.slope * scan.largest_error(found.max_error)))
         fields["range_psnr_db"] = number_or_inf(found.psnr if math.isinf(found.psnr) else round(found.psnr, 2))
     return fields
 

@@ -311,9 +311,9 @@ class Codec:
         if picture.alpha is not None and not np.array_equal(restored.alpha, picture.alpha):  # type: ignore[arg-type]
             raise Desync("its alpha plane is not that of the image")
         # Tags are compared where they were read: `vaetools verify` reads originals without them.
-        tags = picture.metadata.tags and restored.metadata.tags
+        tags = restored.metadata.tags if picture.metadata.tags else b""
         same = same_scan(restored.metadata.scan, picture.metadata.scan)
-        if not same or replace(restored.metadata, scan=picture.metadata.scan, tags=tags) != replace(picture.metadata, tags=tags):
+        if not same or replace(restored.metadata, scan=picture.metadata.scan, tags=tags) != picture.metadata:
             raise Desync("its metadata are not those of the image")
         fidelity = Fidelity.between(picture.colour, restored.colour, scan_of(picture))
         reached = psnr(fidelity.mean_squared_error, picture.bit_depth)

@@ -69,8 +69,10 @@ class Content:
 
 
 def read_content(path: Path, max_pixels: int, *, expected: int | None = None) -> Content:
-    """Raises ImageError if it cannot be read, or has other pixels than those of the digest that is expected."""
+    """Raises ImageError if it cannot be read, holds labels, or has other pixels than those of the digest that is expected."""
     picture = read_picture(path, max_pixels=max_pixels)
+    if picture.exact:
+        raise ImageError(f"{path}: its few values look like labels, which a copy would mix: keep it out of the folder")
     content = Content(picture, to_tensor(picture.pixels))
     if expected is not None and content.digest != expected:
         raise ImageError(f"{path}: {CHANGED}")

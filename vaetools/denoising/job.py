@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..codec.container import Limits
+from ..dataset.content import Content
 from ..errors import VaetoolsError
 from ..folder.ledger import JobProgress, Outcome, Product, Task
 from ..folder.names import format_of_name, restored_name
@@ -24,6 +25,8 @@ from ..images.tensors import to_picture, to_tensor
 from ..images.write import save_picture
 from ..model.threads import Lanes
 from .denoiser import AUTO, Denoiser
+
+MADE = "noise taken out, by vaetools"  # what a DICOM file has to say
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def denoise_folder(
 ) -> tuple[Outcome, dict[str, float]]:
     """Denoise every image below `source` (or the one that it is) to `target`. Also returns each one's sigma, by its path.
 
-    sigma: of the noise, of values in 0..255, or "auto"; see Denoiser.denoise. format: one of names.RESTORED_FORMATS.
+    sigma: of the noise, of values in 0..255, or "auto"; see Denoiser.denoise. Of 16 bits, the lowest value that occurs is 0 and
+    the highest 255, as in training: many devices use 12 bits of 16. format: one of names.RESTORED_FORMATS.
     Pixels stay as they are stored; alpha, colour profile, EXIF and XMP are kept. Images that cannot be read are reported as
     failed. Raises UsageError before anything is written, VaetoolsError if nothing more can be written, KeyboardInterrupt with the
     number of files that are done.
@@ -61,8 +65,9 @@ def denoise_folder(
         results: list[_Clean | VaetoolsError] = []
         for task, picture in zip(tasks, pictures, strict=True):
             try:
-                denoised = denoiser.denoise([to_tensor(picture.pixels)], sigma)
-                pixels = to_picture(denoised.images[0]).pixels
+                content = Content(picture, to_tensor(picture.pixels))
+                denoised = denoiser.denoise([content.seen], sigma)
+                pixels = to_picture(content.stored(denoised.images[0])).pixels
                 sigmas[task.path] = round(denoised.sigmas[0], 2)
                 results.append(_Clean(replace(picture, pixels=pixels), denoised.sigmas[0]))
             except VaetoolsError as error:
@@ -70,8 +75,8 @@ def denoise_folder(
         return results
 
     def finish(task: Task, clean: _Clean, path: Path) -> Product:
-        notes = save_picture(path, clean.picture, format_of_name(task.output))
-        told = (f"noise of {clean.sigma:.1f} taken out",) if sigma == AUTO else ()
+        notes = save_picture(path, clean.picture, format_of_name(task.output), made=MADE if clean.sigma > 0 else "")
+        told = (f"the noise was estimated: sigma {clean.sigma:.1f}",) if sigma == AUTO else ()
         return Product(8 * task.size / task.pixels, notes=(*clean.picture.notes, *notes, *told))
 
     check_places(source, target)

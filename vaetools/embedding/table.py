@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ class Embeddings:
         read = cls._read_parquet if check_suffix(path) == ".parquet" else cls._read_npz
         try:
             return read(Path(path))
-        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib, numpy and pyarrow raise whatever they please on damaged files
             raise UsageError(f"{path}: no file of embeddings ({error})") from None
 
     @classmethod
@@ -103,6 +102,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{path}: {'a folder' if path.is_dir() else 'there is no folder of that name'}; give a file in a folder")
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: there already; give another name, or --overwrite to replace it")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: the folder {path.parent} cannot be written to")
 
 
 def import_parquet() -> tuple[Any, Any]:

@@ -68,6 +68,8 @@ def compare_folders(originals: Path, restored: Path, compressed: Path | None = N
         taken.add(back)
         try:
             first, second = read_picture(path), read_picture(back)
+            if first.bit_depth != second.bit_depth:
+                raise ImageError(f"{back}: {second.bit_depth} bits beside an original of {first.bit_depth}")
             values, others = _values(first, second)
             levels = float(values.min()), float(values.max())
             original, counterpart = _comparable(values, levels), _comparable(others, levels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +138,12 @@ def _write_scan(path: Path, picture: Picture, format: str, ratio: float | None, 
     if scan is None or scan.kind != kind:
         was = f"a {scan.kind} file" if scan is not None and scan.kind else "no such file"
         raise ImageError(f"{kind} cannot be written: the picture was {was}; --format png gives its pixels")
-    if kind == "DICOM":
-        dicom.write(path, picture, scan, ratio=ratio, made=made)
-    else:
-        nifti.write(path, picture, scan, gzipped=format == "nifti.gz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom prints values that break its rules: names of patients, with tags
+        if kind == "DICOM":
+            dicom.write(path, picture, scan, ratio=ratio, made=made)
+        else:
+            nifti.write(path, picture, scan, gzipped=format == "nifti.gz")
     return ()
 
 

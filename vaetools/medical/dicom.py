@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,15 @@ MEANING = (
 )
 IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 KEPT = frozenset((*GEOMETRY, *MEANING, *IDENTIFIERS))
-CODES = frozenset(("CS", "DS", "IS", "US", "SS", "UI"))  # kinds of values without free text
+NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+CODES = {  # kinds of values without free text, and what they look like (PS3.5, 6.2); a broken file may hold a name in any
+    "CS": re.compile(r"[A-Z0-9 _]{0,16}"),
+    "DS": re.compile(NUMBER),
+    "IS": re.compile(r"[+-]?\d+"),
+    "US": re.compile(r"\d+"),
+    "SS": re.compile(r"-?\d+"),
+    "UI": re.compile(r"[0-9.]{1,64}"),
+}
 RESCALE_TYPES = frozenset(("HU", "OD", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT"))  # C.11.1.1.2: LO, but these codes
 # Which every file must have, with or without a value (type 2).
 EMPTY = (
@@ -114,7 +123,7 @@ def read(path: str | os.PathLike[str], *, max_pixels: int, keep_tags: bool = Fal
     if int(levels.min()) < 0 or int(levels.max()) >= 1 << bits:
         raise ImageError(f"it has values that {bits} bits do not hold: its header is wrong, or its pixels are damaged")
     notes = [f"its {name} is not kept" for keyword, name in LOOKUPS.items() if data.get(keyword)]
-    kept = _kept(data)
+    kept = _kept(data, notes)
     centre, window = (_first(data.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
     slope, intercept = _first(data.get("RescaleSlope"), 1.0), _first(data.get("RescaleIntercept"), 0.0)
     scan = Scan(
@@ -158,6 +167,8 @@ def _check(data: Any) -> None:
     allocated, stored = int(data.get("BitsAllocated", 0) or 0), int(data.get("BitsStored", 0) or 0)
     if allocated not in (8, 16) or not 2 <= stored <= allocated:
         raise ImageError(f"{stored} bits stored in {allocated} is not supported: 2 to 16 bits in 8 or 16 are")
+    if int(data.get("HighBit", None) or stored - 1) != stored - 1:  # pydicom would take the lowest bits all the same
+        raise ImageError(f"its {stored} bits end at bit {data.HighBit} of {allocated}: only bits from 0 on are supported")
     if not int(data.Rows or 0) or not int(data.Columns or 0):
         raise ImageError("its size is 0")
 
@@ -185,8 +196,8 @@ def _first(value: Any, default: float = math.nan) -> float:
         return default
 
 
-def _kept(data: Any) -> Any:
-    """A data set of what is listed above, and of the new identifiers."""
+def _kept(data: Any, notes: list[str]) -> Any:
+    """A data set of what is listed above, and of the new identifiers. notes: what is left out, and should not be."""
     kept = library("pydicom").Dataset()
     for keyword in (*GEOMETRY, *MEANING):
         if keyword not in data:
@@ -194,12 +205,22 @@ def _kept(data: Any) -> Any:
         element = data[keyword]
         if element.is_empty:
             continue
-        if element.VR in CODES or (keyword == "RescaleType" and element.value in RESCALE_TYPES):
+        if keyword == "RescaleType":
+            if element.value in RESCALE_TYPES:
+                kept.add(element)
+        elif element.VR in CODES and all(CODES[element.VR].fullmatch(_worded(value)) for value in _listed(element.value)):
             kept.add(element)
+        else:
+            notes.append(f"its {keyword} is not kept, for it is not of the form that DICOM asks for")
     for keyword in IDENTIFIERS:
         if data.get(keyword):
             setattr(kept, keyword, new_identifier(str(data.get(keyword))))
     return kept
+
+
+def _worded(value: Any) -> str:
+    """One value as the file has it."""
+    return str(getattr(value, "original_string", value)).strip()
 
 
 def new_identifier(*parts: str | bytes) -> str:

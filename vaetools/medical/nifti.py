@@ -14,7 +14,7 @@ from ..errors import ImageError
 from ..images.picture import Metadata, Picture
 from .library import library
 from .mosaic import Mosaic
-from .scan import MAX_TAGS, NIFTI, Scan, compressed, decompressed
+from .scan import LARGEST, MAX_TAGS, NIFTI, Scan, compressed, decompressed
 
 TEXTS = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")  # fields of a header that hold text
 LEVELS = 65535
@@ -130,11 +130,15 @@ def _scale(values: np.ndarray, notes: list[str]) -> tuple[float, float]:
 
 
 def _scale_of_floats(values: np.ndarray, low: float, high: float, notes: list[str]) -> tuple[float, float]:
-    if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(high - low)):
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("it has values that are not finite (NaN or infinite): replace them first")
+    if max(abs(low), abs(high)) > LARGEST:
+        raise ImageError(f"values from {low:g} to {high:g} are too large: scale them first")
+    if low == high:
+        return low, 1.0
     if high - low <= LEVELS and low == round(low) and abs(low) < 1 << 24 and bool((values == np.rint(values)).all()):
         return low, 1.0
-    step = (high - low) / LEVELS or 1.0
+    step = (high - low) / LEVELS
     if not step > np.finfo(np.float64).tiny * LEVELS:
         raise ImageError(f"values from {low:g} to {high:g} are too near each other for 16 bits: scale them first")
     notes.append(f"its floating-point values are rounded to 65,536 levels: {step:.4g} between two, {step / 2:.4g} at most lost")

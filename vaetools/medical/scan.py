@@ -19,6 +19,7 @@ SIGNED, FLOATING, INVERTED = 1, 2, 4
 # kind, bits, flags, axis; unused rows and columns; origin, step; slope, intercept; window centre and width
 FIELDS = struct.Struct("<BBBBIIdddddd")
 LARGEST_PIXEL, EXACT = 65535, 2**53
+LARGEST = 1e300  # of origin and step: sums of them stay finite
 ROUNDING = {16: 2.0**-11, 32: 2.0**-24, 64: 2.0**-52}  # of a floating-point number of so many bits, relative to it
 MAX_ATTRIBUTES, MAX_TAGS = 1 << 20, 1 << 26  # bytes, decompressed
 
@@ -111,7 +112,7 @@ class Scan:
         kind, bits, flags, axis, rows, columns, origin, step, slope, intercept, centre, width = FIELDS.unpack_from(data)
         finite = all(math.isfinite(number) for number in (origin, step, slope, intercept))
         windowed = math.isfinite(centre) and math.isfinite(width)
-        if not finite or step <= 0 or not 1 <= bits <= 64 or abs(origin) > 1e300 or step > 1e300:
+        if not finite or step <= 0 or not 1 <= bits <= 64 or abs(origin) > LARGEST or step > LARGEST:
             raise Corrupt("impossible numbers in the box scan")
         return cls(
             KINDS[kind] if kind < len(KINDS) else "",

@@ -66,6 +66,7 @@ def _shown(gray: np.ndarray, low: float, high: float, *, inverted: bool) -> np.n
     """(H, W) uint8."""
     out = np.empty(gray.shape, np.uint8)
     for top, bottom in bands(*gray.shape):
-        share = np.clip((gray[top:bottom].astype(np.float32) - low) / (high - low), 0, 1)
+        with np.errstate(over="ignore"):  # a window may be narrower, and farther off, than any pixel
+            share = np.clip((gray[top:bottom].astype(np.float64) - low) / (high - low), 0, 1)
         out[top:bottom] = np.round(255 * (1 - share if inverted else share))
     return out

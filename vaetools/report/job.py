@@ -31,6 +31,7 @@ PAGE_BYTES = 20_000_000  # of a page, about, if nothing else is asked for
 BYTES_PER_PIXEL = 1.4  # of a lossless WebP in base64, of photographs that a codec has smoothed
 SMALLEST_AREA, LARGEST_AREA = 96**2, 1024**2  # of the part of an image that is shown
 CHUNK_FILES, CHUNK_PIXELS = 32, 16_000_000  # that are decoded together
+IMPOSSIBLE = 200.0  # dB either way: 16 bits have less
 
 
 @dataclass(frozen=True)
@@ -270,10 +271,11 @@ class _Job:
 
 
 def _known_psnr(entry: Entry | None) -> float | None:
-    """As `compress --verify` measured it."""
+    """As `compress --verify` measured it; None for what can be no measurement, whoever wrote it."""
     if entry is None:
         return None
-    return entry.psnr if entry.range_psnr is None else entry.range_psnr
+    value = entry.psnr if entry.range_psnr is None else entry.range_psnr
+    return value if value is not None and (value == math.inf or abs(value) < IMPOSSIBLE) else None
 
 
 def _size(path: Path | None) -> int:
