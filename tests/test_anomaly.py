@@ -16,7 +16,7 @@ from vaetools.anomaly.light import evened
 from vaetools.anomaly.maps import Scale, painted, top_mean
 from vaetools.anomaly.metrics import PixelMetrics, auroc
 from vaetools.anomaly.neighbours import coreset, nearest_distances
-from vaetools.anomaly.scores import SCORES
+from vaetools.anomaly.scores import FOR_ALIGNED, SCORES
 from vaetools.anomaly.split import split_good
 from vaetools.anomaly.threshold import threshold_of
 from vaetools.errors import UsageError
@@ -87,11 +87,11 @@ def test_verdicts_follow_the_threshold(detector: AnomalyDetector) -> None:
 
 
 def test_every_score_has_a_threshold_that_held_out_images_set(detector: AnomalyDetector) -> None:
-    assert detector.thresholds.keys() == SCORES.keys()
+    assert tuple(detector.thresholds) == FOR_ALIGNED
     images = files.good_images(40)
     split = split_good(40)
     held_out = detector.score([images[place] for place in split.held_out])
-    for name in SCORES:
+    for name in FOR_ALIGNED:
         assert (held_out.scores[name] > detector.thresholds[name].value).mean() <= 0.15, name
         assert detector.thresholds[name].value in held_out.scores[name]
 
@@ -112,9 +112,10 @@ def test_a_saved_detector_gives_the_same(kind: str, weights: Path, tmp_path: Pat
     after = AnomalyDetector.load(tmp_path, model=weights, device="cpu")
     images = list(files.bad_images(2))
     one, two = before.score(images), after.score(images)
-    assert all(np.allclose(one.scores[name], two.scores[name], rtol=1e-4) for name in SCORES)
+    assert all(np.allclose(one.scores[name], two.scores[name], rtol=1e-4) for name in before.thresholds)
     assert all(np.allclose(one.maps[name][1], two.maps[name][1], rtol=1e-3, atol=1e-5) for name in one.maps)
     assert one.thresholds == two.thresholds
+    assert tuple(after.thresholds) == tuple(name for name in SCORES if kind == "textures" or name in FOR_ALIGNED)
     assert after.scales == before.scales
     with safe_open(file, framework="pt") as content:
         assert list(content.metadata()) == ["detector"]
@@ -244,3 +245,36 @@ def test_a_coreset_reaches_lone_vectors() -> None:
     kept = coreset(torch.cat([crowd, lone]), 6, seed=0)
     assert nearest_distances(lone, kept).max() == 0
     assert len(kept) == 6
+
+
+# Texture.
+
+
+def ground(seed: int, *, grain: int, light: float = 1.0, spot: bool = False) -> torch.Tensor:
+    """(1, 120, 90) uint8: lines along an axis, as grinding leaves, in more or less light; with a dark spot in the middle."""
+    generator = np.random.default_rng(seed)
+    lines = generator.normal(0, 12, 90 if grain == 0 else 120)
+    pixels = np.full((120, 90), 110.0) + (lines[None] if grain == 0 else lines[:, None]) + generator.normal(0, 3, (120, 90))
+    if spot:
+        rows, columns = np.mgrid[:120, :90]
+        pixels[(rows - 60) ** 2 + (columns - 45) ** 2 < 16] -= 30
+    return torch.from_numpy((light * pixels).clip(0, 255).astype(np.uint8))[None]
+
+
+@pytest.mark.parametrize("grain", [0, 1])
+def test_texture_finds_a_spot_in_lines_in_whatever_light(grain: int, weights: Path) -> None:
+    lights = np.random.default_rng(9).uniform(0.5, 1.5, 60)
+    good = [ground(seed, grain=grain, light=lights[seed]) for seed in range(40)]
+    detector = AnomalyDetector.fit(weights, good, aligned=False, device="cpu")
+    assert detector.measures.texture is not None
+    assert detector.measures.texture.grain == grain
+    found = detector.score([ground(seed, grain=grain, light=lights[seed], spot=seed >= 50) for seed in range(40, 60)])
+    assert auroc(found.scores["texture"][:10], found.scores["texture"][10:]) > 0.9
+    assert auroc(found.scores["texture"][:10], found.scores["texture"][10:]) > auroc(
+        found.scores["recon"][:10], found.scores["recon"][10:]
+    )
+    heat = found.maps["texture"][-1]
+    assert heat.shape == (120, 90)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert abs(row - 60) < 10
+    assert abs(column - 45) < 10

@@ -141,7 +141,7 @@ def test_a_copy_that_fails_later_is_still_known_for_the_jobs_own(tmp_path: Path,
 
 
 def test_a_full_disk_ends_the_job_with_advice(tmp_path: Path, augmenter: Augmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, *rest: object) -> Product:
+    def full(path: Path, *rest: object, **options: object) -> Product:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     source = files.imagefolder(tmp_path / "in", {"cat": 3})

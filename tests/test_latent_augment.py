@@ -98,7 +98,8 @@ def test_gray_alpha_and_sixteen_bits(codec: Codec, weights: Path, plain: LatentA
     colours, one, sixteen = decoded(codec, dataset)
     assert difference(images[:1], colours[None, :3]) <= 1
     assert difference(images[1:2], one[None].expand(-1, 3, -1, -1)) <= 1
-    assert (images[2] * 65535 - sixteen.to(torch.int32).float()).abs().max() < 30  # a thousandth of the range that occurs
+    assert (images[2] * 65535 - sixteen.to(torch.int32).float()).abs().max() < 255
+    # A hundredth of the range that occurs: 16-bit images leave the codec in float32, and this one in bfloat16 where there is.
 
 
 def test_a_network_trains_on_the_images(dataset: LatentFolder, plain: LatentAugment) -> None:

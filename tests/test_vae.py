@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import NoneType
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_unknown_key_says_that_the_model_is_newer() -> None:
 
 def test_config_is_frozen() -> None:
     assert ModelConfig.__dataclass_params__.frozen
-    assert all(isinstance(getattr(ModelConfig(), field.name), (str, int, tuple)) for field in fields(ModelConfig))
+    assert all(isinstance(getattr(ModelConfig(), field.name), (str, int, tuple, NoneType)) for field in fields(ModelConfig))
 
 
 # The network.

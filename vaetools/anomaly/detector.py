@@ -24,7 +24,7 @@ from .cells import ALIGNED_SIDE
 from .light import evened
 from .maps import Scale, ScaleOfGood
 from .measures import Measured, Measures
-from .scores import COMBINED, DEFAULT_SCORE, SCORES, Standard
+from .scores import COMBINED, DEFAULT_SCORE, FOR_ALIGNED, SCORES, Standard
 from .split import HOLD_OUT, split_good
 from .threshold import FALSE_POSITIVES, Threshold, check_share, threshold_of
 
@@ -155,7 +155,7 @@ class AnomalyDetector:
         return cls(
             space,
             measures,
-            {name: threshold_of(values, false_positives) for name, values in whole.items()},
+            {name: threshold_of(whole[name], false_positives) for name in SCORES if name in whole},
             standards,
             scales,
             (used, len(whole["combined"])),
@@ -172,7 +172,7 @@ class AnomalyDetector:
         parts = [self.score_batch(to_model(image, self.space.config)[None]) for image in images]
         if not parts:
             raise UsageError("there are no images to score")
-        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in SCORES}
+        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
         maps = {name: [heat for part in parts for heat in part.maps[name]] for name in parts[0].maps}
         return Scored(scores, maps, self.thresholds)
 
@@ -185,7 +185,7 @@ class AnomalyDetector:
             raise UsageError(f"an image of {have} pixels: the detector was fitted on aligned images of {want}; scale it to that")
         found = self.measures.of_images(self.space, x)
         found["combined"] = (combined({name: found[name][0] for name in COMBINED}, self.standards), self._combined_map(found))
-        scores = {name: found[name][0] for name in SCORES}
+        scores = {name: found[name][0] for name in SCORES if name in found}
         maps = {name: list(fitting(heat, images)) for name, (_, heat) in found.items() if heat is not None}
         return Scored(scores, maps, self.thresholds)
 
@@ -233,7 +233,8 @@ class AnomalyDetector:
             if about["version"] != VERSION:
                 raise UsageError(f"{file}: a detector of version {about['version']}, and this vaetools knows {VERSION}")
             measures = Measures.of_tensors(tensors)
-            thresholds = {name: Threshold(**about["thresholds"][name]) for name in SCORES}
+            names = SCORES if measures.texture is not None else FOR_ALIGNED
+            thresholds = {name: Threshold(**about["thresholds"][name]) for name in names}
             standards = {name: Standard(**about["standards"][name]) for name in COMBINED}
             scales = {name: Scale(**values) for name, values in about["scales"].items()}
             quality, model_hash, counts = about["quality"], about["model"], tuple(about["counts"])

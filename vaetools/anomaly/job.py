@@ -24,7 +24,6 @@ from ..model.weights import find_by_hash, find_by_name, load_weights
 from .detector import FILE, QUALITY, AnomalyDetector, are_aligned
 from .maps import painted
 from .metrics import PixelMetrics, auroc
-from .scores import SCORES
 from .split import HOLD_OUT, split_good
 from .threshold import FALSE_POSITIVES, Threshold, check_share
 from .training import train_on_good
@@ -194,8 +193,8 @@ def score_folder(
     Raises UsageError for an unknown score, one without maps, a folder of maps that holds something, or if no image can be read.
     """
     truth = truth or Truth()
-    if score not in SCORES:
-        raise UsageError(f"no score {score!r}: there are {', '.join(SCORES)}")
+    if score not in detector.thresholds:
+        raise UsageError(f"no score {score!r}: this detector has {', '.join(detector.thresholds)}")
     if maps is not None:
         _check_maps(maps, score, detector)
     images = chosen(folder, selection or Selection(), leave_out=maps)
@@ -225,7 +224,7 @@ def score_folder(
                 under = batch.images[row].permute(1, 2, 0).numpy() if overlay else None
                 (maps / place).parent.mkdir(parents=True, exist_ok=True)
                 replace_bytes(maps / place, png_bytes(painted(scored.maps[score][row], detector.scales[score], under)))
-            values = {key: float(scored.scores[key][row]) for key in SCORES}
+            values = {key: float(scored.scores[key][row]) for key in scored.scores}
             labels.append(truth.label(name, mask))
             outcome.images.append(ScoredImage(name, bool(verdicts[row]), values, place))
             each(outcome.images[-1])
@@ -250,7 +249,7 @@ def _judge(outcome: ScoreOutcome, labels: np.ndarray, thresholds: dict[str, Thre
     if not (labels == "").any():
         return
     kinds = sorted({label for label in labels if label})
-    for key in SCORES:
+    for key in thresholds:
         values = np.array([image.scores[key] for image in outcome.images])
         good = values[labels == ""]
         outcome.false_positives[key] = float((good > thresholds[key].value).mean())

@@ -8,10 +8,11 @@ smoothed, and an image is judged by the top 1 % of its map.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
@@ -23,6 +24,7 @@ from .gaussian import Gaussians
 from .look import Look, bits_per_pixel, bits_per_pixel_map, look_at, negative_elbo_map, png_bits_per_pixel
 from .maps import SMOOTHING, smoothed, top_mean
 from .neighbours import coreset, nearest_distances
+from .texture import Texture, logarithms, sides_of
 
 LIMIT_BYTES = 1 << 30  # of what is kept of good images meanwhile
 CELLS_WANTED = 60_000  # of all good images together, where nothing is aligned
@@ -35,6 +37,7 @@ class Measures:
     """All that is fitted.
 
     features: of aligned images. bank: (N, D) features of others, in units of `feature_scale` (2, D), their means and deviations.
+    texture: of others.
     """
 
     y: Gaussians
@@ -44,6 +47,7 @@ class Measures:
     feature_scale: Tensor
     components: PrincipalComponents
     pixels: NearestPixels
+    texture: Texture | None = None
 
     @property
     def aligned(self) -> bool:
@@ -60,10 +64,15 @@ class Measures:
         generator = torch.Generator().manual_seed(seed)
         stride, each = space.config.latent_stride, max(1, CELLS_WANTED // max(1, count))
         kept: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+        lights: list[Tensor] = []
         used = size = 0
         for images in good:
             if size > LIMIT_BYTES:
                 break
+            if not aligned:
+                sides = (int(lights[0].shape[0]), int(lights[0].shape[1])) if lights else sides_of(*images.shape[2:])
+                lights += logarithms(images, sides)
+                size += 2 * len(images) * lights[0].nbytes  # and as much again for their statistics
             look = look_at(space, images)
             for kind in KINDS:
                 cells = cells_of(look, kind, aligned=aligned, stride=stride)
@@ -72,7 +81,8 @@ class Measures:
             used += len(images)
         if not used:
             raise UsageError("a detector needs good images, and there are none")
-        return cls.of_vectors({kind: torch.cat(parts) for kind, parts in kept.items()}, aligned=aligned, seed=seed), used
+        measures = cls.of_vectors({kind: torch.cat(parts) for kind, parts in kept.items()}, aligned=aligned, seed=seed)
+        return (measures if aligned else replace(measures, texture=Texture.fit(lights))), used
 
     @classmethod
     def of_vectors(cls, vectors: dict[str, Tensor], *, aligned: bool, seed: int) -> Measures:
@@ -117,6 +127,8 @@ class Measures:
             found["pca"] = (heat.mean((1, 2)).numpy(), heat.numpy())
         else:
             found["pca"] = self._of_cells(look, cells["pixels"], errors.mean(2))
+        if self.texture is not None:
+            found["texture"] = self._of_texture(self.texture, look)
         found["1-nn"] = self._of_cells(look, cells["pixels"], self.pixels.distances(cells["pixels"].vectors))
         return found
 
@@ -132,6 +144,11 @@ class Measures:
         queries = (cells.vectors - self.feature_scale[0]) / self.feature_scale[1]
         found = nearest_distances(queries.flatten(0, 1), self.bank.float(), NEIGHBOURS)
         return found.view(queries.shape[:2]) / queries.shape[2] ** 0.5
+
+    def _of_texture(self, texture: Texture, look: Look) -> Measured:
+        grid = texture.distances(look.images)
+        heat = F.interpolate(grid[:, None], look.size, mode="bilinear", align_corners=False)[:, 0].numpy()
+        return np.array([top_mean(one) for one in grid.numpy()], np.float32), self._shown(heat)
 
     def _of_cells(self, look: Look, cells: Cells, values: Tensor) -> Measured:
         if self.aligned:
@@ -158,12 +175,19 @@ class Measures:
         for name in ("y", "z", "features", "components"):
             part = getattr(self, name)
             found |= {} if part is None else {f"{name}.{field.name}": getattr(part, field.name) for field in fields(part)}
+        if self.texture is not None:
+            found |= {f"texture.{field.name}": getattr(self.texture.gaussians, field.name) for field in fields(Gaussians)}
+            found["texture.grain_and_sides"] = torch.tensor([self.texture.grain, *self.texture.sides])
         return {name: tensor.contiguous() for name, tensor in found.items()}
 
     @classmethod
     def of_tensors(cls, tensors: dict[str, Tensor]) -> Measures:
         """Raises KeyError if one is missing."""
         features = None if "bank" in tensors else Gaussians(tensors["features.mean"], tensors["features.precision"])
+        texture = None
+        if "texture.mean" in tensors:
+            grain, height, width = (int(value) for value in tensors["texture.grain_and_sides"])
+            texture = Texture(Gaussians(tensors["texture.mean"], tensors["texture.precision"]), grain, (height, width))
         return cls(
             Gaussians(tensors["y.mean"], tensors["y.precision"]),
             Gaussians(tensors["z.mean"], tensors["z.precision"]),
@@ -172,4 +196,5 @@ class Measures:
             tensors["feature_scale"],
             PrincipalComponents(tensors["components.mean"], tensors["components.basis"]),
             NearestPixels(tensors["pixels.bank"]),
+            texture,
         )

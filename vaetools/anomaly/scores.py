@@ -16,9 +16,11 @@ SCORES = {
     "mahalanobis-z": "Mahalanobis distance of the hyper-latents z",
     "feature": "distance of the encoder's features from those of good images",
     "combined": "mean of the three above, each logarithm in its standard deviations among held-out good images",
+    "texture": "distance of local statistics of brightness from those of good images; only where nothing is aligned",
     "pca": "baseline: squared error of 32 principal components",
     "1-nn": "baseline: distance to the nearest good image or patch, in pixels",
 }
+FOR_ALIGNED = tuple(name for name in SCORES if name != "texture")
 COMBINED = ("mahalanobis", "mahalanobis-z", "feature")  # fixed before anything was measured on test images
 BASELINES = ("pca", "1-nn")
 DEFAULT_SCORE = "combined"
