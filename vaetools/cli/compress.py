@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,8 @@ class FolderOptions:
         self._check_engine(workers)
         with job_progress() as progress:
             if self.engine != "local" or workers > 1 or self.address is not None:
-                return run_on_engine(spec, self.engine, workers, address=self.address, progress=progress)
+                with redirect_stdout(sys.stderr):  # Ray prints what it knows of dead workers
+                    return run_on_engine(spec, self.engine, workers, address=self.address, progress=progress)
             from ..codec.codec import Codec
 
             codec = Codec.load(self.model, self.device, limits=self.limits)

@@ -5,13 +5,14 @@ Every machine must see the source, the output folder and the model under the sam
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, VaetoolsError
@@ -45,6 +46,8 @@ def start_ray(address: str | None, cpus: int) -> tuple[Any, bool]:
     else:
         del quiet["include_dashboard"]
     try:
+        # Ray mostly waits meanwhile, for processes that it starts.
+        threading.Thread(target=importlib.import_module, args=("vaetools.codec.codec",), daemon=True).start()
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -63,7 +66,7 @@ class RayWorker:
 
 
 class RayWorkers(Workers[RayWorker]):
-    """`count` of them get ready from now on. cpus, gpus: of each, as Ray counts them. lanes: to be set before a share is given."""
+    """`count` get ready from now on. cpus, gpus: of each, as Ray counts them. lanes: to be set before a share is given."""
 
     def __init__(self, ray: Any, spec: Spec, count: int, *, cpus: int, gpus: int) -> None:
         self.ray, self.spec = ray, spec
@@ -136,7 +139,7 @@ class _Actor:
         from ..codec import codec  # noqa: F401  (while the job is being planned)
 
         self.spec, self.folder = spec, folder
-        self.stopped = Event()
+        self.stopped = threading.Event()
         self.files: list[File] = []
         self.codec: Codec | None = None
 
