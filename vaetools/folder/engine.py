@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -183,13 +184,21 @@ def run_job(
             manifest.share()
             try:
                 run_shares(workers(spec), min(count, len(shares)), shares, outcome, ledger.progress)
-            finally:
-                if manifest.reclaim():
-                    remove_temporaries(target)
+            except BaseException:
+                with suppress(OSError, VaetoolsError):  # what went wrong is to be told, and not what follows from it
+                    _tidy_up(manifest)
+                raise
+            _tidy_up(manifest)
     outcome.failed.sort()
     outcome.notes.sort()
     outcome.seconds = time.perf_counter() - start
     return outcome
+
+
+def _tidy_up(manifest: Manifest) -> None:
+    """Leave the folder as a plain job does, if nobody else writes there."""
+    if manifest.reclaim():
+        remove_temporaries(manifest.folder)
 
 
 def planner(spec: Spec, device_type: str) -> tuple[Codec, Lanes]:
