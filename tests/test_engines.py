@@ -136,9 +136,8 @@ def test_two_processes_write_what_one_does(album: Path, plain: Path, tmp_path: P
 
 
 def test_a_killed_process_changes_nothing(album: Path, plain: Path, tmp_path: Path) -> None:
-    killer = Killer(lambda line: "forkserver" in line or "spawn_main" in line)
-    killer.is_worker = lambda line: "forkserver" in line and next(seen)  # the first of them is what the workers are forked from
-    seen = iter([False, True])
+    seen = iter((False, True))  # the first of them is the one that the workers are forked from
+    killer = Killer(lambda line: "forkserver" in line and next(seen))
     spec = spec_of(album, tmp_path / "out", Selection("error"))
     outcome = run_on_engine(spec, "local", 2, progress=killer)
     assert killer.killed
