@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import secrets
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-TEMPORARY_NAME = re.compile(r"\.vaetools-\d+-\d+\.tmp")
+TEMPORARY_NAME = re.compile(r"\.vaetools-\d+-(?:[0-9a-f]{8}-)?\d+\.tmp")
 BLOCK = 1 << 20  # bytes that are read at a time
 _numbers = itertools.count()
+_token = secrets.token_hex(4)  # machines that share a folder give their processes the same numbers
 
 
 def temporary_path(folder: Path) -> Path:
-    """A name in `folder` that no other call gives, in this process or another."""
-    return folder / f".vaetools-{os.getpid()}-{next(_numbers)}.tmp"
+    """A name in `folder` that no other call gives, in this process or another, here or on another machine."""
+    return folder / f".vaetools-{os.getpid()}-{_token}-{next(_numbers)}.tmp"
 
 
 def remove_temporaries(folder: Path) -> None:

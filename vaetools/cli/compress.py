@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..codec.container import Limits
-from ..folder.ledger import Outcome
+from ..errors import UsageError
+from ..folder.ledger import JobProgress, Outcome
 from ..folder.names import DEFAULT, RESTORED_FORMATS
 from ..folder.plan import ON_EXISTS, Selection
+from ..folder.shard import ENGINES, Shard
 from . import EXIT_FAILED
 from .outcome import beside, print_failures, print_left_out, shown
 from .progress import job_progress
 
 if TYPE_CHECKING:
+    from ..codec.codec import Codec
     from ..codec.rate import Rate
     from ..folder.job import Forecast
+    from ..folder.spec import Spec
 
 DEFAULT_QUALITY = 60.0
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -55,6 +60,10 @@ class FolderOptions:
     exclude: tuple[str, ...]
     retry_failed: bool
     dry_run: bool
+    shard: Shard | None
+    engine: str
+    workers: int | None
+    address: str | None
     max_megapixels: float
     as_json: bool
 
@@ -66,14 +75,70 @@ class FolderOptions:
     def selection(self) -> Selection:
         return Selection(self.on_exists, self.include, self.exclude, self.retry_failed)
 
-    def run(self, job: Callable[..., Outcome], source: Path, *arguments: Any, **options: Any) -> Outcome:
-        """Load the model and do the job."""
-        from ..codec.codec import Codec
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every Spec is told."""
+        return {
+            "target": self.target,
+            "model": self.model,
+            "device": self.device,
+            "limits": self.limits,
+            "batch_size": self.batch_size,
+            "selection": self.selection,
+        }
 
-        codec = Codec.load(self.model, self.device, limits=self.limits)
-        options |= {"batch_size": self.batch_size, "selection": self.selection}
+    def run(self, spec: Spec) -> Outcome:
+        """Load the model and do the job, here or by an engine."""
+        from ..folder.engines import default_workers, run_on_engine
+
+        workers = self.workers or (1 if self.shard else default_workers(self.device))
+        self._check_engine(workers)
         with job_progress() as progress:
-            return job(source, self.target, codec, *arguments, progress=progress, **options)
+            if self.engine != "local" or workers > 1 or self.address is not None:
+                with redirect_stdout(sys.stderr):  # Ray prints what it knows of dead workers
+                    return run_on_engine(spec, self.engine, workers, address=self.address, progress=progress)
+            from ..codec.codec import Codec
+
+            codec = Codec.load(self.model, self.device, limits=self.limits)
+            return run_here(spec, codec, self.shard, progress)
+
+    def _check_engine(self, workers: int) -> None:
+        if self.shard and (self.engine != "local" or workers > 1):
+            raise click.UsageError("--shard is one process's part of a job, and --engine and --workers divide a job: choose")
+
+    def foresee(self, spec: Spec) -> Forecast:
+        """What the job would do, for a shard. The model tells which batches it takes."""
+        from ..folder.engine import planner
+        from ..folder.job import foresee_shard
+        from ..folder.plan import check_places
+        from ..model.precision import pick_device
+
+        assert self.shard is not None
+        check_places(spec.source, spec.target)
+        codec, _ = planner(spec, pick_device(self.device).type)
+        outcome = Outcome()
+        return foresee_shard(spec.job(codec), spec.tasks(outcome), self.target, self.selection, outcome, self.shard)
+
+
+def run_here(spec: Spec, codec: Codec, shard: Shard | None, progress: JobProgress) -> Outcome:
+    """In this process, all of a job or a shard of it."""
+    from ..folder.plan import check_places
+
+    check_places(spec.source, spec.target)
+    job, outcome = spec.job(codec), Outcome()
+    return job.run(spec.tasks(outcome), spec.target, spec.selection, outcome, progress, shard)
+
+
+class ShardType(click.ParamType):
+    """One of several parts of a job."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +152,22 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Refuse larger images.",
         ),
-        click.option("--dry-run", is_flag=True, help="Only print what would be done; needs no model."),
+        click.option("--address", metavar="ADDRESS", help="Of a Ray cluster [default: Ray is started here for the job]."),
+        click.option("--workers", type=click.IntRange(1), help="Of the engine [default: one per GPU, or 1]."),
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="local",
+            show_default=True,
+            help="Who does the work of several workers: processes of this machine, or Ray's actors.",
+        ),
+        click.option(
+            "--shard",
+            type=ShardType(),
+            metavar="I/N",
+            help="Only part I of N, here; the others elsewhere or later, to one folder.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Only print what would be done; needs no model, but with --shard."),
         click.option("--retry-failed", is_flag=True, help="Only the files that failed last time."),
         click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable."),
         click.option("--include", multiple=True, metavar="GLOB", help="Only files of this path or name; repeatable."),
@@ -153,18 +233,23 @@ def compress(
 
     DICOM (.dcm) and NIfTI (.nii, .nii.gz) keep their geometry and their window, and no tags, unless --keep-tags asks for them.
     """
-    from ..folder.job import compress_folder, foresee_compression
+    from ..folder.job import foresee_compression
+    from ..folder.spec import CompressSpec
 
     rate = _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
     options = FolderOptions(**given)
-    settings = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
+    settings: dict[str, Any] = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
+    spec = CompressSpec(source=source, rate=rate, tile_size=tile_size, verify=verify, **settings, **options.common)
+    if options.dry_run and options.shard:
+        _print_forecast("compressed", options.foresee(spec), options.as_json)
+        return
     if options.dry_run:
         forecast = foresee_compression(
             source, options.target, rate, tile_size=tile_size, **settings, limits=options.limits, selection=options.selection
         )
         _print_forecast("compressed", forecast, options.as_json)
         return
-    outcome = options.run(compress_folder, source, rate, tile_size=tile_size, verify=verify, **settings)
+    outcome = options.run(spec)
     _finish("compressed", outcome, outcome.bytes_out, options.as_json)
 
 
@@ -185,16 +270,21 @@ def decompress(source: Path, format_name: str | None, window: bool, allow_partia
     a.png.vtc is restored as a.png, a.jpg.vtc as a.jpg.png, and a.dcm.vtc as a.dcm.
     Files name their model by its content: --model is needed only where it is not among the installed ones.
     """
-    from ..folder.job import decompress_folder, foresee_decompression
+    from ..folder.job import foresee_decompression
+    from ..folder.spec import DecompressSpec
 
     options, name = FolderOptions(**given), format_name or DEFAULT
+    spec = DecompressSpec(source=source, format=name, allow_partial=allow_partial, window=window, **options.common)
+    if options.dry_run and options.shard:
+        _print_forecast("restored", options.foresee(spec), options.as_json)
+        return
     if options.dry_run:
         forecast = foresee_decompression(
             source, options.target, name, window=window, limits=options.limits, selection=options.selection
         )
         _print_forecast("restored", forecast, options.as_json)
         return
-    outcome = options.run(decompress_folder, source, name, allow_partial=allow_partial, window=window)
+    outcome = options.run(spec)
     _finish("restored", outcome, outcome.bytes_in, options.as_json)
 
 

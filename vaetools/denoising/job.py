@@ -91,5 +91,8 @@ def denoise_folder(
         key_of=lambda task: (task.height, task.width),
         batch_limit=lambda key: 1,
         lanes=lanes,
+        read=read,
+        work=work,
+        finish=finish,
     )
-    return job.run(tasks, target, selection, outcome, progress, read, work, finish), sigmas
+    return job.run(tasks, target, selection, outcome, progress), sigmas

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..codec.container import HEADER_ROOM, VERSION, Limits, read_header
 from ..codec.rate import Rate
@@ -37,6 +37,8 @@ from .plan import (
     with_sizes,
 )
 from .run import Job
+from .shard import Shard
+from .shares import count_left
 from .sizes import size_of_image
 
 if TYPE_CHECKING:  # a plan is made without torch
@@ -70,6 +72,7 @@ def compress_folder(
     errors: bool = False,
     keep_tags: bool = False,
     selection: Selection = Selection(),
+    shard: Shard | None = None,
     progress: JobProgress | None = None,
 ) -> Outcome:
     """Compress every image below `source` (or the one image that it is) to `target`.
@@ -77,9 +80,37 @@ def compress_folder(
     errors: put into files of 16 bits, and of DICOM and NIfTI, how far pixels are off at most. keep_tags: put names, dates and
     all else that DICOM and NIfTI files say into their files.
     verify: decode every file again, compare it with its image, and read it back from the disk, before it gets its name.
+    shard: only this part of the job. Shards may run at the same time and in any order, here and on other machines; together
+    they write what the whole job writes, if it is the same folder with the same options for all of them.
     Images that cannot be read are reported as failed. Raises UsageError before anything is written, VaetoolsError if
     nothing more can be written, KeyboardInterrupt with the number of files that are done.
     """
+
+    check_places(source, target)
+    options: dict[str, Any] = {"preview": preview, "verify": verify, "errors": errors, "keep_tags": keep_tags}
+    job = compress_job(codec, rate, batch_size=batch_size, tile_size=tile_size, **options)
+    outcome = Outcome()
+    return job.run(compress_tasks(source, target, selection, outcome), target, selection, outcome, progress, shard)
+
+
+def compress_tasks(source: Path, target: Path, selection: Selection, outcome: Outcome) -> list[Task]:
+    return list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
+
+
+def compress_job(
+    codec: Codec,
+    rate: Rate = Rate(),
+    *,
+    batch_size: int = BATCH_SIZE,
+    tile_size: int = TILE_SIZE,
+    preview: bool = False,
+    verify: bool = False,
+    errors: bool = False,
+    keep_tags: bool = False,
+) -> Job:
+    """What compress_folder does with its files; arguments are the same. Raises UsageError on those that fit no image."""
+    from ..codec.boxes import is_measured
+    from ..codec.encoder import psnr
 
     def read(task: Task) -> Picture:
         if keep_tags:
@@ -117,23 +148,19 @@ def compress_folder(
         bpp = 8 * len(result.data) / task.pixels
         return Product(bpp, result.quality, result.psnr, result.notes, on_disk=on_disk, errors=result.errors)
 
-    check_places(source, target)
-    from ..codec.boxes import is_measured
-    from ..codec.encoder import psnr
-
     codec.encode([], rate, batch_size, tile_size=tile_size, preview=preview)  # refuses what it would refuse for every image
-    outcome = Outcome()
-    tasks = list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
     options = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
-    job = Job(
+    return Job(
         settings=compress_settings(rate, tile_size, **options, model=codec.model.hash.hex()),
         limits=codec.limits,
         size_of=lambda task: size_of_image(task.source),
         key_of=lambda task: codec.plan_key(task.height, task.width, tile_size),
         batch_limit=lambda key: codec.batch_limit(key, batch_size),
         lanes=codec.lanes,
+        read=read,
+        work=work,
+        finish=finish,
     )
-    return job.run(tasks, target, selection, outcome, progress, read, work, finish)
 
 
 def decompress_folder(
@@ -146,6 +173,7 @@ def decompress_folder(
     allow_partial: bool = False,
     window: bool = False,
     selection: Selection = Selection(),
+    shard: Shard | None = None,
     progress: JobProgress | None = None,
 ) -> Outcome:
     """Restore every .vtc file below `source` (or the one that it is) below `target`.
@@ -154,8 +182,30 @@ def decompress_folder(
         "default" is PNG, too, but for what was DICOM or NIfTI.
     allow_partial: restore what is left of damaged files, too; they count as failed.
     window: write what was DICOM or NIfTI as 8-bit gray, as its window shows it; only in image formats.
+    shard: only this part of the job, as in compress_folder.
     A file that cannot be decoded is reported as failed. Raises as compress_folder does.
     """
+
+    job = decompress_job(codec, format, batch_size=batch_size, allow_partial=allow_partial, window=window)
+    check_places(source, target)
+    outcome = Outcome()
+    tasks = decompress_tasks(source, target, format, selection, outcome)
+    return job.run(tasks, target, selection, outcome, progress, shard)
+
+
+def decompress_tasks(source: Path, target: Path, format: str, selection: Selection, outcome: Outcome) -> list[Task]:
+    return list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
+
+
+def decompress_job(
+    codec: Codec,
+    format: str = DEFAULT,
+    *,
+    batch_size: int = BATCH_SIZE,
+    allow_partial: bool = False,
+    window: bool = False,
+) -> Job:
+    """What decompress_folder does with its files; arguments are the same."""
 
     def read(task: Task) -> bytes:
         return task.source.read_bytes()
@@ -176,18 +226,17 @@ def decompress_folder(
 
     if window and format in (ORIGINAL, DEFAULT):
         raise UsageError("a window is for images to look at: take it with the format png, jpeg, webp or tiff (--format)")
-    check_places(source, target)
-    outcome = Outcome()
-    tasks = list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
-    job = Job(
+    return Job(
         settings=decompress_settings(format, window=window),
         limits=codec.limits,
         size_of=lambda task: _compressed_size(task, codec.limits),
         key_of=lambda task: codec.plan_key(task.height, task.width),
         batch_limit=lambda key: codec.batch_limit(key, batch_size),
         lanes=codec.lanes,
+        read=read,
+        work=work,
+        finish=finish,
     )
-    return job.run(tasks, target, selection, outcome, progress, read, work, finish)
 
 
 @dataclass(frozen=True)
@@ -213,7 +262,7 @@ def foresee_compression(
     """What compress_folder would do, from names and headers. Writes nothing, and needs neither torch nor a model."""
     outcome = Outcome()
     check_places(source, target)
-    tasks = list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
+    tasks = compress_tasks(source, target, selection, outcome)
     settings = compress_settings(rate, tile_size, preview=preview, errors=errors, keep_tags=keep_tags)
     return _foresee(tasks, target, selection, settings, outcome, _opened_size, limits)
 
@@ -230,7 +279,7 @@ def foresee_decompression(
     """As foresee_compression, for decompress_folder."""
     outcome = Outcome()
     check_places(source, target)
-    tasks = list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
+    tasks = decompress_tasks(source, target, format, selection, outcome)
     return _foresee(
         tasks,
         target,
@@ -263,6 +312,25 @@ def _foresee(
             fail(task, reason)
     outcome.failed.sort()
     return Forecast(tasks, outcome)
+
+
+def foresee_shard(job: Job, tasks: list[Task], target: Path, selection: Selection, outcome: Outcome, shard: Shard) -> Forecast:
+    """What a shard of a job would do. Which batches it takes hangs on the model, so this needs one."""
+    plan = job.plan(tasks, selection, Manifest.read(target))
+    mine = [task for batch in plan.batches_of(shard) for task in batch]
+    if selection.on_exists == "error":
+        refuse_existing(mine)
+    count_left(mine, outcome)
+    outcome.failed = [failure for place, failure in enumerate(outcome.failed) if shard.takes(place)]
+    failed = [(failure.task, failure.reason) for failure in plan.failed_of(shard)]
+    for task in mine:
+        if task.todo and (reason := place_refuses(task)):
+            failed.append((task, reason))
+    for task, reason in failed:
+        task.todo, task.state = False, f"fails: {outcome.fail(task.source, reason)}"
+    outcome.failed.sort()
+    told = {id(task): task for task in [*mine, *(task for task, _ in failed)]}
+    return Forecast(sorted(told.values(), key=lambda task: task.path), outcome)
 
 
 def errors_of(found: Fidelity, picture: Picture) -> Errors:

@@ -22,6 +22,7 @@ class Task:
 
     path: the source's, below the job's source folder; like `output` with `/` between its parts. size, mtime_ns: of the
     source. height, width: in pixels, 0 while not known. todo: whether it is to be written; others only share a batch.
+    left: whether its result was there already; stale: and was made from another state of the source or with other settings.
     state: what is known about it before it is read, in words.
     """
 
@@ -34,6 +35,8 @@ class Task:
     height: int = 0
     width: int = 0
     todo: bool = True
+    left: bool = False
+    stale: bool = False
     state: str = ""
 
     @property
@@ -80,6 +83,33 @@ class Outcome:
         """Returns the reason, in words."""
         return note_failure(self.failed, path, error)
 
+    def add(self, other: Outcome) -> None:
+        """What another part of the same job came to. What is known of the folder as a whole, and the time, stay as they are."""
+        for name in ("done", "skipped", "stale", "bytes_in", "bytes_out", "pixels", "verified", "measured"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failed += other.failed
+        self.notes += other.notes
+        self.lowest_psnr = _lowest(self.lowest_psnr, other.lowest_psnr)
+        self.lowest_range_psnr = _lowest(self.lowest_range_psnr, other.lowest_range_psnr)
+        if other.largest_error is not None:
+            self.largest_error = max(self.largest_error or 0, other.largest_error)
+
+    def take_over(self, task: Task, entry: Entry) -> None:
+        """A file that is done, as the manifest tells of it."""
+        self.done += 1
+        self.bytes_in += task.size
+        self.bytes_out += entry.output_bytes
+        self.pixels += task.pixels
+        if entry.notes:
+            self.notes.append((str(task.source), entry.notes))
+        if entry.psnr is not None:
+            self.verified += 1
+            self.lowest_psnr = _lowest(self.lowest_psnr, entry.psnr)
+        if entry.max_error is not None:
+            self.measured += 1
+            self.largest_error = max(self.largest_error or 0, entry.max_error)
+            self.lowest_range_psnr = _lowest(self.lowest_range_psnr, entry.range_psnr)
+
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
         values["failed"] = [{"path": path, "error": reason} for path, reason in self.failed]
@@ -87,6 +117,10 @@ class Outcome:
         values["lowest_psnr"] = number_or_inf(self.lowest_psnr)
         values["lowest_range_psnr"] = number_or_inf(self.lowest_range_psnr)
         return values
+
+
+def _lowest(one: float | None, other: float | None) -> float | None:
+    return min((value for value in (one, other) if value is not None), default=None)
 
 
 def note_failure(failed: list[tuple[str, str]], path: Path, error: BaseException | str) -> str:
@@ -240,4 +274,4 @@ class Ledger:
 
     def _entry(self, task: Task, status: str, **values: Any) -> Entry:
         source = (task.path, task.output, task.size, task.mtime_ns, task.height, task.width)
-        return Entry(*source, settings=self.settings, status=status, **values)
+        return Entry(*source, settings=self.settings, status=status, turn=self.manifest.turn, **values)

@@ -3,6 +3,10 @@
 The file lies beside the output and not in a folder of its own, which data loaders would take for a class of images. Nothing
 is ever changed in it: the last line about a file holds. A line that says "done" is written before the file gets its final
 name, so it counts only if a file of that size is there; a line that a crash cut short is no line.
+
+Shards of a job, which run at the same time, have manifests of their own beside it: OUTPUT/.vaetools-manifest.2-of-8.jsonl. All of
+them are read together. The lines of one call of a job have a number, its turn, larger than all that were there when it began; of
+lines about a file, that of the largest turn holds. The next job that has the folder alone folds them into the one manifest.
 """
 
 from __future__ import annotations
@@ -10,8 +14,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -19,6 +25,8 @@ from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
 from ..errors import UsageError
+from ..files import make_names_durable
+from .shard import Shard
 
 try:
     import fcntl
@@ -26,6 +34,8 @@ except ImportError:  # not a Unix: nothing keeps two jobs apart there
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST = ".vaetools-manifest.jsonl"
+SHARD_MANIFEST = re.compile(r"\.vaetools-manifest\.([0-9]{1,6})-of-([0-9]{1,6})\.jsonl")
+LOCK_SECONDS = 0.2  # between two looks at a lock that is waited for
 DONE, FAILED = "done", "failed"
 DECIBELS = ("psnr", "range_psnr")  # which may be infinite
 
@@ -43,6 +53,7 @@ class Entry:
     max_error: the largest, in the values that the source stores; real_error: in real units; range_psnr: in dB, over the range
         of the source's values. None where they were not measured.
     ms: milliseconds, its share of the batch's time included. notes: what to know about it. error: why it failed.
+    turn: of the call of the job that wrote the line; 0 in folders that had no shards.
     """
 
     path: str
@@ -64,6 +75,7 @@ class Entry:
     ms: float = 0.0
     notes: tuple[str, ...] = ()
     error: str = ""
+    turn: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -111,6 +123,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "real_error": (int, float, type(None)),
     "ms": (int, float),
     "error": str,
+    "turn": int,
 }
 
 
@@ -138,8 +151,8 @@ class Journal(ABC, Generic[LineT]):
 
     # locked: no other job writes to the folder.
 
-    def __init__(self, folder: Path, descriptor: int | None) -> None:
-        self.path = folder / MANIFEST
+    def __init__(self, folder: Path, descriptor: int | None, name: str = MANIFEST) -> None:
+        self.path = folder / name
         self._descriptor = descriptor
         self._lock = threading.Lock()
         self._entries: dict[Hashable, LineT] = {}
@@ -157,13 +170,7 @@ class Journal(ABC, Generic[LineT]):
 
         Raises UsageError if another job has it, or it cannot be written.
         """
-        path = folder / MANIFEST
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        try:
-            descriptor = os.open(path, flags, 0o666)
-        except OSError as error:
-            reason = "it is a link" if path.is_symlink() else error.strerror
-            raise UsageError(f"{path}: cannot be written ({reason})") from None
+        descriptor = _open(folder / MANIFEST)
         try:
             manifest = cls(folder, descriptor)
             manifest.locked = _lock(descriptor, folder)
@@ -181,18 +188,22 @@ class Journal(ABC, Generic[LineT]):
         return manifest
 
     def _load(self) -> None:
+        self._torn = self._load_from(self.path)
+
+    def _load_from(self, path: Path) -> bool:
+        """Whether its last line has no end."""
+        line = b"\n"
         try:
-            with self.path.open("rb") as file:
-                line = b"\n"
+            with path.open("rb") as file:
                 for line in file:
                     entry = self.parse(line)
                     if entry is not None:
                         self._take(entry)
         except FileNotFoundError:
-            return
+            pass
         except OSError as error:
-            raise UsageError(f"{self.path}: cannot be read ({error.strerror})") from None
-        self._torn = not line.endswith(b"\n")
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+        return not line.endswith(b"\n")
 
     def append(self, entries: Iterable[LineT], *, durable: bool = False) -> None:
         """From any thread: all of the lines or none, handed to the system, and to the disk if `durable`.
@@ -255,7 +266,7 @@ class Journal(ABC, Generic[LineT]):
 
 
 class Manifest(Journal[Entry]):
-    """The last entry about each file of an output folder.
+    """The last entry about each file of an output folder, from its manifest and those of shards.
 
     >>> with Manifest.open(folder) as manifest:
     ...     manifest.append([Entry("a.png", "a.png.vtc", output_bytes=812)])
@@ -263,26 +274,181 @@ class Manifest(Journal[Entry]):
     812
     """
 
+    # turn: of the lines that are added. _guard: the one manifest, held open by a shard so that no other job takes the folder.
+
+    def __init__(self, folder: Path, descriptor: int | None, name: str = MANIFEST) -> None:
+        super().__init__(folder, descriptor, name)
+        self.folder, self.turn = folder, 0
+        self._guard: int | None = None
+
     @staticmethod
     def parse(line: bytes) -> Entry | None:
         return Entry.from_line(line)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        manifest = super().open(folder)
+        try:
+            manifest._fold()
+        except BaseException:
+            manifest.close()
+            raise
+        return manifest
+
+    @classmethod
+    def open_shard(cls, folder: Path, shard: Shard, *, turn: int | None = None, patience: float = 0.0) -> Self:
+        """That of a shard, for one job alone, beside those of other shards of the same job.
+
+        turn: that of the whole job, where one process has planned it; then nothing but the shard's own lines is read.
+        patience: seconds to wait for a lock, which may outlive a process on another machine by a while.
+        Raises UsageError as `open` does, and if shards of another count are being written.
+        """
+        name = f".vaetools-manifest.{shard.index}-of-{shard.count}.jsonl"
+        guard = _open(folder / MANIFEST)
+        try:
+            _lock(guard, folder, shared=True, patience=patience)
+            manifest = cls(folder, _open(folder / name), name)
+        except BaseException:
+            os.close(guard)
+            raise
+        manifest._guard = guard
+        try:
+            assert manifest._descriptor is not None
+            manifest.locked = _lock(manifest._descriptor, f"shard {shard} of {folder}", patience=patience)
+            if turn is None:
+                _refuse_other_counts(folder, shard.count)
+                manifest._load()
+                manifest.turn += 1
+            else:
+                manifest._torn = manifest._load_from(manifest.path)
+                manifest.turn = turn
+        except BaseException:
+            manifest.close()
+            raise
+        return manifest
 
     def last(self, path: str, output: str) -> Entry | None:
         """What is known about the file `path` that becomes `output`."""
         return self.find((path, output))
 
+    def share(self) -> None:
+        """Let shards of this job have the folder, too, and nobody else. Raises UsageError if another job took it."""
+        if self._descriptor is not None:
+            self.locked = False
+            _lock(self._descriptor, self.folder, shared=True)
 
-def _lock(descriptor: int, folder: Path) -> bool:
-    """Whether there is a lock: not on systems and file systems that have none."""
+    def reclaim(self) -> bool:
+        """Have the folder alone again, after `share`, and fold what shards wrote. False if others still write there."""
+        if self._descriptor is None:
+            return False
+        try:
+            self.locked = _lock(self._descriptor, self.folder)
+        except UsageError:
+            return False
+        self._load()
+        self._fold()
+        return self.locked
+
+    def close(self) -> None:
+        super().close()
+        if self._guard is not None:
+            os.close(self._guard)
+            self._guard = None
+
+    def _load(self) -> None:
+        # The shards' first: a job that folds them meanwhile moves lines from there to here, and none is missed.
+        for _, path in _shard_manifests(self.folder):
+            self._load_from(path)
+        torn = self._load_from(self.folder / MANIFEST)
+        self._torn = torn if self.path.name == MANIFEST else not _ends_with_a_line(self.path)
+
+    def _take(self, entry: Entry) -> None:
+        known = self.find(entry.key)
+        if known is None or entry.turn >= known.turn:
+            super()._take(entry)
+        self.turn = max(self.turn, entry.turn)
+
+    def _fold(self) -> None:
+        """Take over the lines of shards, and remove their manifests; where there are no locks, only have the next turn.
+
+        Stopped at any moment, it leaves each line in one place or in both.
+        """
+        paths = [path for _, path in _shard_manifests(self.folder)]
+        if not paths:
+            return
+        if not self.locked:
+            self.turn += 1
+            return
+        own = type(self)(self.folder, None)
+        own._load_from(self.path)
+        try:
+            self.append([entry for entry in self if own.find(entry.key) != entry], durable=True)
+            for path in paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.path}: the manifests of shards cannot be taken over ({error.strerror})") from None
+        make_names_durable([self.folder])
+
+
+def _shard_manifests(folder: Path) -> list[tuple[Shard, Path]]:
+    """In the order of counts, then of numbers."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        match = SHARD_MANIFEST.fullmatch(name)
+        if match and 1 <= int(match[1]) <= int(match[2]) and not (folder / name).is_symlink():
+            found.append((Shard(int(match[1]), int(match[2])), folder / name))
+    return sorted(found, key=lambda pair: (pair[0].count, pair[0].index))
+
+
+def _refuse_other_counts(folder: Path, count: int) -> None:
+    """Raises UsageError while shards of another count are written: they take other batches for theirs."""
+    for shard, path in _shard_manifests(folder):
+        if shard.count != count:
+            descriptor = _open(path)
+            try:
+                _lock(descriptor, f"as shard {shard}, and not of {count}, {folder}", shared=True)
+            finally:
+                os.close(descriptor)
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _open(path: Path) -> int:
+    """To read and to append, made if it is not there. Raises UsageError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, flags, 0o666)
+    except OSError as error:
+        reason = "it is a link" if path.is_symlink() else error.strerror
+        raise UsageError(f"{path}: cannot be written ({reason})") from None
+
+
+def _lock(descriptor: int, folder: Path | str, *, shared: bool = False, patience: float = 0.0) -> bool:
+    """Whether there is a lock: not on systems and file systems that have none. Waits for it as long as `patience`, in seconds."""
     if fcntl is None:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        raise UsageError(f"{folder}: another job is writing to this folder; wait for its end, or choose another folder") from None
-    except OSError:
-        return False
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                reason = "another job is writing to this folder; wait for its end, or choose another folder"
+                raise UsageError(f"{folder}: {reason}") from None
+        except OSError:
+            return False
+        time.sleep(LOCK_SECONDS)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

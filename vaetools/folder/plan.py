@@ -157,7 +157,7 @@ def settle(
         if _decide(task, entry, selection, settings, outcome, fail) and entry:
             unsure.append((task, entry))
     with ThreadPoolExecutor(reader_threads(), "compare") as pool:
-        checksums = pool.map(lambda pair: _crc32_of(pair[0].target), unsure)
+        checksums = pool.map(lambda pair: crc32_of(pair[0].target), unsure)
         for (task, entry), crc32 in zip(unsure, checksums, strict=True):
             if crc32 == entry.crc32:
                 _leave(task, "there already, from the same source with the same settings", outcome)
@@ -188,7 +188,7 @@ def _decide(task: Task, entry: Entry | None, selection: Selection, settings: str
         _leave(task, "there already", outcome)
         if entry and not made_so:
             outcome.stale += 1
-            task.state = "there already, but out of date"
+            task.stale, task.state = True, "there already, but out of date"
     return False
 
 
@@ -198,7 +198,7 @@ def _is_of_source(entry: Entry, task: Task) -> bool:
 
 
 def _leave(task: Task, state: str, outcome: Outcome) -> None:
-    task.todo, task.state = False, state
+    task.todo, task.left, task.state = False, True, state
     outcome.skipped += 1
 
 
@@ -207,7 +207,7 @@ def _refuse(task: Task, reason: str, fail: Fail) -> None:
     fail(task, reason)
 
 
-def _crc32_of(path: Path) -> str:
+def crc32_of(path: Path) -> str:
     try:
         return "" if path.is_symlink() else f"{zlib.crc32(path.read_bytes()):08x}"
     except OSError:
@@ -254,9 +254,11 @@ def with_sizes(
         pool.shutdown(cancel_futures=True)
 
 
-def in_batches(tasks: Iterable[Task], key_of: Callable[[Task], Key], limit: Callable[[Key], int]) -> Iterator[list[Task]]:
+def in_batches(
+    tasks: Iterable[Task], key_of: Callable[[Task], Key], limit: Callable[[Key], int], *, every: bool = False
+) -> Iterator[list[Task]]:
     """Batches of tasks of equal keys, each yielded when it has reached the limit of its key, or at the end; those without
-    work to do are left out."""
+    work to do are left out, unless `every` one is asked for."""
     opened: dict[Key, list[Task]] = {}
     for task in tasks:
         key = key_of(task)
@@ -264,10 +266,10 @@ def in_batches(tasks: Iterable[Task], key_of: Callable[[Task], Key], limit: Call
         batch.append(task)
         if len(batch) >= limit(key):
             del opened[key]
-            if any(task.todo for task in batch):
+            if every or any(task.todo for task in batch):
                 yield batch
     for batch in opened.values():
-        if any(task.todo for task in batch):
+        if every or any(task.todo for task in batch):
             yield batch
 
 

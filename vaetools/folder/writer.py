@@ -1,6 +1,6 @@
 """Results to files, so that a kill at any moment leaves whole files or none under their names.
 
-    a result --finish--> OUTPUT/.vaetools-PID-N.tmp, synced                     several threads
+    a result --finish--> OUTPUT/.vaetools-PID-TOKEN-N.tmp, synced                     several threads
     a batch of them --> their lines in the manifest, synced --> their names     one thread
 
 Syncing is what takes the time: on an ext4 SSD, files of 2.5 kB went at 250 to 425 a second one after another, at 950 to 2100

@@ -1,0 +1,249 @@
+"""One folder job on several workers: processes of this machine, or Ray's actors.
+
+    listing, plan of batches (here) -> shares -> process_shard (workers) -> outcomes, summed (here)
+
+More shares than workers are made, so that a slow worker takes fewer of them. A share whose worker dies is given to another.
+Shares have manifests of their own; at the end they are folded into the one of the folder, which then looks as after a plain job.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ..errors import VaetoolsError
+from ..files import remove_temporaries
+from .ledger import JobProgress, Ledger, Outcome, Silent
+from .manifest import Manifest
+from .plan import check_places, make_target, refuse_existing
+from .run import note_failures
+from .shard import Shard
+from .shares import Share, count_left
+
+if TYPE_CHECKING:  # shares are planned without torch
+    import torch
+
+    from ..codec.codec import Codec
+    from ..model.threads import Lanes
+    from .spec import Spec
+
+SHARES_PER_WORKER = 4
+DEATHS = 3  # of workers that one share may cost
+LISTEN_SECONDS = 0.5
+PATIENCE = 100.0  # seconds; NFS servers keep the locks of a machine that is gone for 90
+
+File = tuple[int, int]  # size and pixels, as JobProgress.advance is told
+
+
+@dataclass(frozen=True)
+class Told:
+    """Files that a worker is through with, in its share: all since it began, or those since it last told."""
+
+    files: Sequence[File]
+    since_start: bool = False
+
+
+@dataclass(frozen=True)
+class Died:
+    reason: str
+
+
+Message = Told | Outcome | VaetoolsError | Died
+WorkerT = TypeVar("WorkerT")
+
+
+class Workers(ABC, Generic[WorkerT]):
+    """Where shares are done. A worker has one at a time, and is told nothing else."""
+
+    @abstractmethod
+    def hire(self, number: int) -> WorkerT:
+        """Does not wait until it is ready."""
+
+    @abstractmethod
+    def give(self, worker: WorkerT, share: Share) -> None: ...
+
+    @abstractmethod
+    def listen(self, workers: Sequence[WorkerT]) -> Iterator[tuple[WorkerT, Message]]:
+        """What those who have a share tell, after LISTEN_SECONDS at most; an Outcome, an error or a death is their last word."""
+
+    @abstractmethod
+    def close(self, *, gently: bool) -> None:
+        """End all of them. gently: let them finish the batches that they work on."""
+
+
+class _Progress:
+    """Counts each file once, also where a second worker tells of it again."""
+
+    def __init__(self, progress: JobProgress) -> None:
+        self.progress = progress
+        self.files = 0
+        self._seen: Counter[Shard] = Counter()
+        self._counted: Counter[Shard] = Counter()
+
+    def begin(self, shard: Shard) -> None:
+        self._seen[shard] = 0
+
+    def take(self, shard: Shard, told: Told) -> None:
+        start = 0 if told.since_start else self._seen[shard]
+        self._seen[shard] = start + len(told.files)
+        for size, pixels in told.files[max(0, self._counted[shard] - start) :]:
+            self.files += 1
+            self.progress.advance(size, pixels)
+        self._counted[shard] = max(self._counted[shard], self._seen[shard])
+
+
+def run_shares(workers: Workers[WorkerT], count: int, shares: Sequence[Share], outcome: Outcome, progress: JobProgress) -> None:
+    """Have all shares done by up to `count` workers.
+
+    Raises what a worker raises, and VaetoolsError, when all others are done, if a share has cost too many of them their lives.
+    """
+    waiting, busy, idle = deque(shares), dict[WorkerT, Share](), list[WorkerT]()
+    hired, deaths, given_up = 0, Counter[Shard](), list[str]()
+    told = _Progress(progress)
+    gently = True
+    try:
+        while waiting or busy:
+            while waiting and (idle or len(busy) < count):
+                if not idle:
+                    idle.append(workers.hire(hired))
+                    hired += 1
+                worker, share = idle.pop(), waiting.popleft()
+                busy[worker] = share
+                told.begin(share.shard)
+                workers.give(worker, share)
+            for worker, message in workers.listen(list(busy)):
+                share = busy[worker]
+                if isinstance(message, Told):
+                    told.take(share.shard, message)
+                    continue
+                del busy[worker]
+                if isinstance(message, VaetoolsError):
+                    raise message
+                if isinstance(message, Outcome):
+                    outcome.add(message)
+                    idle.append(worker)
+                    continue
+                deaths[share.shard] += 1
+                if deaths[share.shard] < DEATHS:
+                    waiting.appendleft(share)
+                else:
+                    given_up.append(f"shard {share.shard} ({message.reason})")
+        if given_up:
+            raise VaetoolsError(
+                f"{DEATHS} workers died one after another in {', '.join(given_up)}; {outcome.done} files are done: give each "
+                "worker more memory, or take fewer (--workers), and run the same command again, which goes on from there"
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{told.files} files are done; the same command goes on from there") from None
+    except VaetoolsError:
+        raise
+    except BaseException:
+        gently = False
+        raise
+    finally:
+        workers.close(gently=gently)
+
+
+def run_job(
+    spec: Spec,
+    codec: Codec,
+    workers: Callable[[Spec], Workers[WorkerT]],
+    count: int,
+    progress: JobProgress | None = None,
+) -> Outcome:
+    """Plan a job here, and have it done. codec: to plan with, as that of the workers but for the device.
+
+    workers: called when there is something to do. Raises as compress_folder does, too.
+    """
+    start, outcome, target = time.perf_counter(), Outcome(), spec.target
+    check_places(spec.source, target)
+    job = spec.job(codec)
+    tasks = spec.tasks(outcome)
+    refusing = spec.selection.on_exists == "error"
+    if refusing:
+        refuse_existing(tasks)
+    make_target(target)
+    with Manifest.open(target) as manifest:
+        if manifest.locked:
+            remove_temporaries(target)
+        if refusing:
+            refuse_existing(tasks)
+        ledger = Ledger(outcome, manifest, job.settings, progress or Silent())
+        plan = job.plan(tasks, spec.selection, manifest)
+        shares = plan.shares(SHARES_PER_WORKER * count, job.settings, manifest.turn + 1)
+        todo = [task for share in shares for task in share.todo]
+        ledger.progress.start(len(todo), sum(task.size for task in todo))
+        count_left([task for batch in plan.batches for task in batch], outcome)
+        note_failures(plan.failed, ledger)
+        if shares:
+            manifest.share()
+            try:
+                run_shares(workers(spec), min(count, len(shares)), shares, outcome, ledger.progress)
+            except BaseException:
+                with suppress(OSError, VaetoolsError):  # what went wrong is to be told, and not what follows from it
+                    _tidy_up(manifest)
+                raise
+            _tidy_up(manifest)
+    outcome.failed.sort()
+    outcome.notes.sort()
+    outcome.seconds = time.perf_counter() - start
+    return outcome
+
+
+def _tidy_up(manifest: Manifest) -> None:
+    """Leave the folder as a plain job does, if nobody else writes there."""
+    if manifest.reclaim():
+        remove_temporaries(manifest.folder)
+
+
+def planner(spec: Spec, device_type: str) -> tuple[Codec, Lanes]:
+    """A codec to plan with, on this machine's CPU, for workers with a device of that type; and the lanes of a plain job."""
+    from ..codec.codec import BATCH_PIXELS, BATCH_PIXELS_ELSEWHERE, Codec
+
+    codec = Codec.load(spec.model, "cpu", limits=spec.limits)
+    codec.batch_pixels = BATCH_PIXELS.get(device_type, BATCH_PIXELS_ELSEWHERE)
+    return codec, plain_lanes(device_type)
+
+
+def plain_lanes(device_type: str) -> Lanes:
+    """Those of a plain job on this machine."""
+    import torch
+
+    from ..model.threads import Lanes
+
+    return Lanes.of(torch.device(device_type))
+
+
+class Teller:
+    """The progress of a worker, as a list of what it is through with; from any thread."""
+
+    def __init__(self, tell: Callable[[File], object]) -> None:
+        self.tell = tell
+
+    def start(self, files: int, size: int) -> None:
+        pass
+
+    def advance(self, size: int, pixels: int) -> None:
+        self.tell((size, pixels))
+
+
+def load_codec(spec: Spec, device: str | torch.device, lanes: Lanes) -> Codec:
+    """In a worker: as a plain job on the machine of the plan would have it, with the lanes that it is given."""
+    import torch
+
+    from ..codec.codec import Codec
+
+    torch.set_num_threads(lanes.all_threads)
+    codec = Codec.load(spec.model, str(device), limits=spec.limits)
+    codec.lanes = lanes
+    return codec
+
+
+def lanes_of_each(lanes: Lanes, workers: int) -> Lanes:
+    """The lanes of a plain job, dealt out; each batch has as many threads as there, since bytes may depend on their number."""
+    return replace(lanes, count=max(1, lanes.count // workers))
