@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -135,6 +136,32 @@ def test_files_that_are_no_detector(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "detector.safetensors")
     with pytest.raises(UsageError, match="no detector"):
         AnomalyDetector.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model", "x"), ("quality", None), ("scales", None), ("image_size", -1), ("counts", [math.inf, 1]), ("size", 2**70)],
+)
+def test_a_detector_with_damaged_metadata(key: str, value: object, detector: AnomalyDetector, tmp_path: Path) -> None:
+    file = detector.save(tmp_path / "d.safetensors")
+    with safe_open(file, framework="pt") as content:
+        about = json.loads(content.metadata()["detector"])
+    save_file(detector.measures.tensors(), file, {"detector": json.dumps({**about, key: value})})
+    with pytest.raises(UsageError, match="no detector"):
+        AnomalyDetector.load(file)
+
+
+@pytest.mark.parametrize("change", ["short", "nan", "other type"])
+def test_a_detector_with_damaged_tensors(change: str, detector: AnomalyDetector, weights: Path, tmp_path: Path) -> None:
+    file = detector.save(tmp_path / "d.safetensors")
+    with safe_open(file, framework="pt") as content:
+        metadata = content.metadata()
+    whole = detector.measures.tensors()
+    changed = {"short": lambda x: x[:-1], "nan": lambda x: x * math.nan, "other type": torch.Tensor.double}[change]
+    for name in ("y.mean", "z.precision", "features.mean", "components.mean"):
+        save_file({**whole, name: changed(whole[name]).contiguous()}, file, metadata)
+        with pytest.raises(UsageError, match=r"no detector|damaged"):
+            AnomalyDetector.load(file, model=weights, device="cpu")
 
 
 def test_aligned_images_have_one_size(detector: AnomalyDetector) -> None:

@@ -226,3 +226,25 @@ def test_the_benchmark_of_tiles(weights: Path, tmp_path: Path) -> None:
     assert float(rows["pca"][1]) > 0.9
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (288, 436)
+
+
+def test_good_folders_may_be_deeper(place: Path) -> None:
+    done = run("score", place / "run", place, "--good", "test/good/", "--include", "test/*", "--json", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["auroc"]["pca"]["test"] == 1
+
+
+def test_folders_that_cannot_be_written_to(place: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    fitted = run("fit", place / "good", "--out", tmp_path / "file", "--model", weights, "--device", "cpu")
+    scored = run("score", place / "run", place / "test", "--maps", tmp_path / "file" / "maps", "--device", "cpu")
+    for done in (fitted, scored):
+        assert done.exit_code == 2
+        assert "cannot be written to" in done.stderr
+
+
+def test_a_damaged_record_of_the_images_trained_on(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "good-images.json").write_text("{")
+    done = run("fit", place / "good", "--out", tmp_path, "--device", "cpu")
+    assert done.exit_code == 2
+    assert "good-images.json: cannot be read" in done.stderr

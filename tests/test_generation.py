@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vaetools.augment.seeds import generator_of
@@ -155,6 +157,16 @@ def test_files_that_hold_no_prior(prior: FittedPrior, weights: Path, tmp_path: P
     save_file(tensors, tmp_path / "torn.safetensors", {"prior": metadata})
     with pytest.raises(UsageError, match=r"no prior \(means does not fit the rest"):
         FittedPrior.load(tmp_path / "torn.safetensors")
+
+
+@pytest.mark.parametrize(("key", "value"), [("width", math.inf), ("images", math.inf), ("height", 999), ("shape", [-1, -1, 128])])
+def test_damaged_priors(key: str, value: object, space: LatentSpace, prior: FittedPrior, tmp_path: Path) -> None:
+    prior.save(tmp_path / "p.safetensors")
+    with safe_open(tmp_path / "p.safetensors", framework="pt") as file:
+        about = json.loads(file.metadata()["prior"])
+    save_file(load_file(tmp_path / "p.safetensors"), tmp_path / "q.safetensors", {"prior": json.dumps({**about, key: value})})
+    with pytest.raises(UsageError, match=r"no prior|damaged"):
+        next(sample_images(space, FittedPrior.load(tmp_path / "q.safetensors"), 1))
 
 
 def test_images_of_several_sizes_are_refused(space: LatentSpace) -> None:

@@ -121,3 +121,8 @@ def test_an_animation_of_16_bit_images_has_8() -> None:
     read = Image.open(io.BytesIO(animation(images, ".webp", milliseconds=50, loop=False)))
     read.seek(1)
     assert read.convert("L").getpixel((0, 0)) == pytest.approx(40000 / 257, abs=2)
+
+
+def test_an_animation_too_wide_for_webp_is_refused() -> None:
+    with pytest.raises(UsageError, match="at most 16383 pixels"):
+        animation([np.zeros((1, 16384, 1), np.uint8)] * 2, ".webp", milliseconds=50, loop=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +34,7 @@ FILE = "detector.safetensors"
 KEY = "detector"  # of the metadata in it
 VERSION = 1
 QUALITY = 50.0
+MAX_SIDE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -236,18 +239,53 @@ class AnomalyDetector:
             names = SCORES if measures.texture is not None else FOR_ALIGNED
             thresholds = {name: Threshold(**about["thresholds"][name]) for name in names}
             standards = {name: Standard(**about["standards"][name]) for name in COMBINED}
-            scales = {name: Scale(**values) for name, values in about["scales"].items()}
-            quality, model_hash, counts = about["quality"], about["model"], tuple(about["counts"])
-            size, even_light, image_size = about["size"], about["even_light"], about["image_size"]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            scales = {name: Scale(**values) for name, values in dict(about["scales"]).items()}
+            quality, model_hash, even_light = _number(about["quality"], 0, 100), str(about["model"]), bool(about["even_light"])
+            counts = (int(_number(about["counts"][0])), int(_number(about["counts"][1])))
+            size = None if about["size"] is None else int(_number(about["size"], 1, MAX_SIDE))
+            shape = about["image_size"]
+            if shape is not None:
+                shape = (int(_number(shape[0], 1, MAX_SIDE)), int(_number(shape[1], 1, MAX_SIDE)))
+            if (shape is not None) != measures.aligned or not re.fullmatch("[0-9a-f]{16}", model_hash):
+                raise ValueError("its parts do not fit each other")
+            for threshold in thresholds.values():
+                _number(threshold.value)
+                _number(threshold.count)
+                if not 0 < _number(threshold.false_positives) < 1:
+                    raise ValueError("a share of false positives is out of range")
+            for part in (*standards.values(), *scales.values()):
+                for value in vars(part).values():
+                    _number(value)
+        except (OSError, SafetensorError, LookupError, TypeError, ArithmeticError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"{file}: no detector ({error}); write one with `vaetools anomaly fit GOOD --out {file.parent}`"
             ) from None
         space = LatentSpace(load_weights(_weights(model_hash, file.parent, model)), device, quality=quality)
         if space.model_hash != model_hash:
             raise UsageError(f"{file}: fitted with the model {model_hash}, and this is {space.model_hash}: give that one")
-        shape = None if image_size is None else (int(image_size[0]), int(image_size[1]))
-        return cls(space, measures, thresholds, standards, scales, counts, size, even_light, shape, about["about"])
+        try:
+            with_maps = _maps_of_blank(space, measures, shape)
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise UsageError(f"{file}: damaged, does not fit its model ({error}); fit it again") from None
+        if scales.keys() != with_maps:
+            raise UsageError(f"{file}: damaged, its scales are not those of its maps; fit it again")
+        return cls(space, measures, thresholds, standards, scales, counts, size, even_light, shape, about.get("about") or {})
+
+
+def _number(value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """Raises ValueError for what is no finite number in that range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"{str(value)[:40]!r} where a number must be")
+    return value
+
+
+def _maps_of_blank(space: LatentSpace, measures: Measures, shape: tuple[int, int] | None) -> set[str]:
+    """Names of scores with maps, by a trial. Raises ValueError, RuntimeError and others if tensors do not fit the model."""
+    channels = space.config.image_channels
+    if shape is not None and measures.components.mean.numel() != channels * shape[0] * shape[1]:
+        raise ValueError("components.mean is of another size of image")
+    found = measures.of_images(space, torch.zeros(1, channels, *(shape or (64, 64))))
+    return {name for name, (_, heat) in found.items() if heat is not None} | {"combined"}
 
 
 def _weights(model_hash: str, folder: Path, given: str | os.PathLike[str] | None) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,6 +82,7 @@ def fit_folder(folder: Path, run: Path, options: FitOptions, *, tell: Callable[[
     good = chosen(folder, options.selection, leave_out=run)
     split = split_good(len(good), hold_out=options.hold_out, seed=options.seed)
     fit_names = [good.names[place] for place in split.fit]
+    _make_folder(run, "--out")
     weights = _model(good, fit_names, run, options, tell)
     space = LatentSpace(load_weights(weights), options.device, quality=options.quality)
     aligned = options.aligned
@@ -106,7 +108,6 @@ def fit_folder(folder: Path, run: Path, options: FitOptions, *, tell: Callable[[
         seed=options.seed,
         about={"good": folder.name, "seed": options.seed, "hold_out": options.hold_out},
     )
-    run.mkdir(parents=True, exist_ok=True)
     if find_by_hash(bytes.fromhex(space.model_hash)) is None and weights.resolve().parent != run.resolve():
         beside = run / f"{weights.stem.removesuffix('-' + space.model_hash)}-{space.model_hash}.safetensors"
         replace_file(beside, lambda temporary: shutil.copyfile(weights, temporary))
@@ -120,12 +121,15 @@ def _model(good: Collection, fit_names: list[str], run: Path, options: FitOption
     digest = hashlib.sha256("\n".join(fit_names).encode(errors="surrogateescape")).hexdigest()
     record = run / SPLIT_FILE
     if record.exists():
-        if json.loads(record.read_text(encoding="utf-8")).get("digest") != digest:
+        try:
+            known_digest = json.loads(record.read_bytes())["digest"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise UsageError(f"{record}: cannot be read ({reason_of(error)}); choose another --out") from None
+        if known_digest != digest:
             raise UsageError(f"{run}: its model has been trained on other images or with another --seed; choose another --out")
     elif run.is_dir() and any(run.glob("*-*.safetensors")):
         raise UsageError(f"{run}: holds a model that may have seen the held-out images; choose another --out, or --model {run}")
     else:
-        run.mkdir(parents=True, exist_ok=True)
         replace_bytes(record, json.dumps({"digest": digest, "images": len(fit_names)}).encode())
     budget = {"minutes": options.minutes, "seed": options.seed, "device": options.device, "max_pixels": options.max_pixels}
     return train_on_good(good.root, fit_names, run, **budget, tell=tell)  # type: ignore[arg-type]
@@ -197,6 +201,7 @@ def score_folder(
         raise UsageError(f"no score {score!r}: this detector has {', '.join(detector.thresholds)}")
     if maps is not None:
         _check_maps(maps, score, detector)
+        _make_folder(maps, "--maps")
     images = chosen(folder, selection or Selection(), leave_out=maps)
     outcome = ScoreOutcome(score, detector.thresholds[score])
     labels: list[str | None] = []
@@ -235,6 +240,16 @@ def score_folder(
     outcome.pixel_auroc = {key: known(metrics.auroc()) for key, metrics in pixels.items()}
     outcome.aupro = {key: known(metrics.aupro()) for key, metrics in pixels.items()}
     return outcome
+
+
+def _make_folder(folder: Path, option: str) -> None:
+    """Raises UsageError if it cannot be written to: before hours of work, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written to ({reason_of(error)}); choose another {option}") from None
 
 
 def _check_maps(maps: Path, score: str, detector: AnomalyDetector) -> None:

@@ -29,6 +29,7 @@ from .texture import Texture, logarithms, sides_of
 LIMIT_BYTES = 1 << 30  # of what is kept of good images meanwhile
 CELLS_WANTED = 60_000  # of all good images together, where nothing is aligned
 BANK, NEIGHBOURS = 4000, 3  # features that are kept, and nearest ones that count
+DTYPES = {"bank": torch.float16, "pixels.bank": torch.uint8, "texture.grain_and_sides": torch.int64}  # others are float32
 Measured = tuple[np.ndarray, np.ndarray | None]
 
 
@@ -182,11 +183,20 @@ class Measures:
 
     @classmethod
     def of_tensors(cls, tensors: dict[str, Tensor]) -> Measures:
-        """Raises KeyError if one is missing."""
+        """Raises KeyError if one is missing, and ValueError if one has not the form that it must have."""
+        for name, tensor in tensors.items():
+            sides = 3 if name.endswith(".precision") else 1 if name in ("components.mean", "texture.grain_and_sides") else 2
+            wanted = DTYPES.get(name, torch.float32)
+            if tensor.ndim != sides or not tensor.numel() or tensor.dtype != wanted or not bool(tensor.isfinite().all()):
+                raise ValueError(f"{name} is damaged")
+            if sides == 3 and tensor.shape != (*tensors[f"{name.partition('.')[0]}.mean"].shape, tensor.shape[2]):
+                raise ValueError(f"{name} does not fit its mean")
         features = None if "bank" in tensors else Gaussians(tensors["features.mean"], tensors["features.precision"])
         texture = None
         if "texture.mean" in tensors:
             grain, height, width = (int(value) for value in tensors["texture.grain_and_sides"])
+            if grain not in (0, 1) or sides_of(height, width) != (height, width):
+                raise ValueError("texture.grain_and_sides is damaged")
             texture = Texture(Gaussians(tensors["texture.mean"], tensors["texture.precision"]), grain, (height, width))
         return cls(
             Gaussians(tensors["y.mean"], tensors["y.precision"]),

@@ -16,7 +16,8 @@ MASK_ENDINGS = (".png", "_mask.png")
 
 @dataclass(frozen=True)
 class Truth:
-    """good: names of folders below the one that is scored, whose images are good; those of all other folders are anomalous.
+    """good: names of folders below the one that is scored, or paths such as test/good, whose images are good; those of all
+    other folders are anomalous.
 
     masks: a folder with a mask of each image at the same place, `a/b.png` or `a/b_mask.png` for `a/b.jpg`; images of good folders
     need none. Without `good`, an image is good if its mask is empty.
@@ -47,7 +48,8 @@ class Truth:
         return mask
 
     def is_good(self, name: str) -> bool:
-        return bool(self.good.intersection(PurePosixPath(name).parts[:-1]))
+        folders = f"/{PurePosixPath(name).parent}/"
+        return any(f"/{PurePosixPath(one)}/" in folders for one in self.good)
 
     def label(self, name: str, mask: np.ndarray | None) -> str | None:
         """ "" for a good image, the class of an anomalous one (its first folder), None where it is not known."""

@@ -13,6 +13,7 @@ from ..errors import UsageError
 
 GAP = 2  # pixels of white between images
 ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
+WEBP_SIDE = 16383  # pixels, at most
 
 
 def tile(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
@@ -34,7 +35,10 @@ def animation(images: Sequence[np.ndarray], suffix: str, *, milliseconds: int, l
     """Images (H, W, 1 or 3) of one size, uint8 or uint16, as an animation of 8 bits, `milliseconds` each.
 
     suffix: one of ANIMATIONS; .webp is without loss, .gif has 256 colours. loop: there and back, for ever; else once.
+    Raises UsageError for images that are too large for WebP.
     """
+    if suffix == ".webp" and max(images[0].shape[:2]) > WEBP_SIDE:
+        raise UsageError(f"an animation in WebP has at most {WEBP_SIDE} pixels a side: choose a smaller size, or .gif")
     deep = images[0].dtype == np.uint16
     eight = [(image >> 8).astype(np.uint8) if deep else image for image in images]
     frames = [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in eight]

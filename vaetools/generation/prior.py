@@ -127,11 +127,15 @@ class FittedPrior:
         return fit_images(space, images, labels, classes=classes, kind=kind, components=components, seed=seed)
 
     def check(self, space: LatentSpace) -> None:
-        """Raises UsageError if it is of another model or quality."""
+        """Raises UsageError if it is of another model or quality, or its latents are none of that model's."""
         if self.model_hash != space.model_hash or self.quality != space.quality:
             raise UsageError(
                 f"the prior was fitted for the model {self.model_hash} at quality {self.quality:g}, and this is "
                 f"{space.model_hash} at {space.quality:g}: fit it again with `vaetools fit-prior`, or take the standard one"
+            )
+        if self.shape != (space.config.latent_channels, *space.shape(self.height, self.width)):
+            raise UsageError(
+                "the prior is damaged: its latents are not those of its images; fit it again with `vaetools fit-prior`"
             )
 
     def draw(
@@ -196,13 +200,15 @@ class FittedPrior:
                 int(about["images"]),
             )
             prior._check_content()
-        except (OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, LookupError, TypeError, ArithmeticError, ValueError, RecursionError) as error:
             raise UsageError(f"{path}: no prior ({error}); write one with `vaetools fit-prior`") from None
         return prior
 
     def _check_content(self) -> None:
         """Raises ValueError if the parts do not fit each other."""
         m = self.mixture
+        if min(self.shape) < 1:
+            raise ValueError("its shape is out of range")
         values, count, kept, size = self.shape[0] * self.shape[1] * self.shape[2], len(m.weights), len(m.basis), m.roots.shape[-1]
         shapes = {
             "mean": (values,),
