@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..folder.manifest import DONE, FAILED, Journal
+from ..folder.journal import Journal
+from ..folder.manifest import DONE, FAILED
 
 JOB_KEY = ("job",)
 

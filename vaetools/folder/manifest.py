@@ -16,26 +16,18 @@ import math
 import os
 import re
 import sys
-import threading
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Self
 
 from ..errors import UsageError
 from ..files import make_names_durable
+from .journal import MANIFEST as MANIFEST
+from .journal import Journal, ends_with_a_line, lock_file, open_file
 from .shard import Shard
 
-try:
-    import fcntl
-except ImportError:  # not a Unix: nothing keeps two jobs apart there
-    fcntl = None  # type: ignore[assignment]
-
-MANIFEST = ".vaetools-manifest.jsonl"
 SHARD_MANIFEST = re.compile(r"\.vaetools-manifest\.([0-9]{1,6})-of-([0-9]{1,6})\.jsonl")
-LOCK_SECONDS = 0.2  # between two looks at a lock that is waited for
 DONE, FAILED = "done", "failed"
 DECIBELS = ("psnr", "range_psnr")  # which may be infinite
 
@@ -132,139 +124,6 @@ def number_or_inf(value: float | None) -> float | str | None:
     return "inf" if value is not None and math.isinf(value) else value
 
 
-class Line(Protocol):
-    """What a journal holds one of per line."""
-
-    @property
-    def key(self) -> Hashable:
-        """What it is about: of lines with the same key, the last one holds."""
-
-    def to_line(self) -> bytes:
-        """Without the end of the line."""
-
-
-LineT = TypeVar("LineT", bound=Line)
-
-
-class Journal(ABC, Generic[LineT]):
-    """The last line about each thing in an output folder. `open` to add to it, `read` to look at it."""
-
-    # locked: no other job writes to the folder.
-
-    def __init__(self, folder: Path, descriptor: int | None, name: str = MANIFEST) -> None:
-        self.path = folder / name
-        self._descriptor = descriptor
-        self._lock = threading.Lock()
-        self._entries: dict[Hashable, LineT] = {}
-        self._torn = False
-        self.locked = False
-
-    @staticmethod
-    @abstractmethod
-    def parse(line: bytes) -> LineT | None:
-        """None for what is no whole line."""
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """For one job alone, from now until `close`; made if it is not there.
-
-        Raises UsageError if another job has it, or it cannot be written.
-        """
-        descriptor = _open(folder / MANIFEST)
-        try:
-            manifest = cls(folder, descriptor)
-            manifest.locked = _lock(descriptor, folder)
-            manifest._load()
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return manifest
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """As it is now, empty if there is none; nothing can be appended. Raises UsageError if it cannot be read."""
-        manifest = cls(folder, None)
-        manifest._load()
-        return manifest
-
-    def _load(self) -> None:
-        self._torn = self._load_from(self.path)
-
-    def _load_from(self, path: Path) -> bool:
-        """Whether its last line has no end."""
-        line = b"\n"
-        try:
-            with path.open("rb") as file:
-                for line in file:
-                    entry = self.parse(line)
-                    if entry is not None:
-                        self._take(entry)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-        return not line.endswith(b"\n")
-
-    def append(self, entries: Iterable[LineT], *, durable: bool = False) -> None:
-        """From any thread: all of the lines or none, handed to the system, and to the disk if `durable`.
-
-        Raises OSError, such as that of a full disk.
-        """
-        if self._descriptor is None:
-            raise UsageError(f"{self.path}: was opened for reading only")
-        entries = list(entries)
-        with self._lock:
-            lines = b"".join(entry.to_line() + b"\n" for entry in entries)
-            end = os.lseek(self._descriptor, 0, os.SEEK_END)
-            try:
-                _write_all(self._descriptor, b"\n" * self._torn + lines)
-                if durable:
-                    os.fsync(self._descriptor)
-            except BaseException:
-                os.ftruncate(self._descriptor, end)  # half a line would spoil the next one
-                raise
-            self._torn = False
-            for entry in entries:
-                self._take(entry)
-
-    def clear(self) -> None:
-        """Forget everything. Raises OSError, such as that of a disk that fails."""
-        if self._descriptor is None:
-            raise UsageError(f"{self.path}: was opened for reading only")
-        with self._lock:
-            os.ftruncate(self._descriptor, 0)
-            os.fsync(self._descriptor)
-            self._entries.clear()
-            self._torn = False
-
-    def _take(self, entry: LineT) -> None:
-        self._entries.pop(entry.key, None)  # so that the order is that of the last lines
-        self._entries[entry.key] = entry
-
-    def find(self, key: Hashable) -> LineT | None:
-        """The last line of that key."""
-        return self._entries.get(key)
-
-    def __iter__(self) -> Iterator[LineT]:
-        """The last line of each key, in the order of the file."""
-        return iter(self._entries.values())
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def close(self) -> None:
-        """Let another job have it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)  # and with it goes the lock
-            self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class Manifest(Journal[Entry]):
     """The last entry about each file of an output folder, from its manifest and those of shards.
 
@@ -304,17 +163,17 @@ class Manifest(Journal[Entry]):
         Raises UsageError as `open` does, and if shards of another count are being written.
         """
         name = f".vaetools-manifest.{shard.index}-of-{shard.count}.jsonl"
-        guard = _open(folder / MANIFEST)
+        guard = open_file(folder / MANIFEST)
         try:
-            _lock(guard, folder, shared=True, patience=patience)
-            manifest = cls(folder, _open(folder / name), name)
+            lock_file(guard, folder, shared=True, patience=patience)
+            manifest = cls(folder, open_file(folder / name), name)
         except BaseException:
             os.close(guard)
             raise
         manifest._guard = guard
         try:
             assert manifest._descriptor is not None
-            manifest.locked = _lock(manifest._descriptor, f"shard {shard} of {folder}", patience=patience)
+            manifest.locked = lock_file(manifest._descriptor, f"shard {shard} of {folder}", patience=patience)
             if turn is None:
                 _refuse_other_counts(folder, shard.count)
                 manifest._load()
@@ -335,14 +194,14 @@ class Manifest(Journal[Entry]):
         """Let shards of this job have the folder, too, and nobody else. Raises UsageError if another job took it."""
         if self._descriptor is not None:
             self.locked = False
-            _lock(self._descriptor, self.folder, shared=True)
+            lock_file(self._descriptor, self.folder, shared=True)
 
     def reclaim(self) -> bool:
         """Have the folder alone again, after `share`, and fold what shards wrote. False if others still write there."""
         if self._descriptor is None:
             return False
         try:
-            self.locked = _lock(self._descriptor, self.folder)
+            self.locked = lock_file(self._descriptor, self.folder)
         except UsageError:
             return False
         self._load()
@@ -360,7 +219,7 @@ class Manifest(Journal[Entry]):
         for _, path in _shard_manifests(self.folder):
             self._load_from(path)
         torn = self._load_from(self.folder / MANIFEST)
-        self._torn = torn if self.path.name == MANIFEST else not _ends_with_a_line(self.path)
+        self._torn = torn if self.path.name == MANIFEST else not ends_with_a_line(self.path)
 
     def _take(self, entry: Entry) -> None:
         known = self.find(entry.key)
@@ -408,50 +267,8 @@ def _refuse_other_counts(folder: Path, count: int) -> None:
     """Raises UsageError while shards of another count are written: they take other batches for theirs."""
     for shard, path in _shard_manifests(folder):
         if shard.count != count:
-            descriptor = _open(path)
+            descriptor = open_file(path)
             try:
-                _lock(descriptor, f"as shard {shard}, and not of {count}, {folder}", shared=True)
+                lock_file(descriptor, f"as shard {shard}, and not of {count}, {folder}", shared=True)
             finally:
                 os.close(descriptor)
-
-
-def _ends_with_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-def _open(path: Path) -> int:
-    """To read and to append, made if it is not there. Raises UsageError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        return os.open(path, flags, 0o666)
-    except OSError as error:
-        reason = "it is a link" if path.is_symlink() else error.strerror
-        raise UsageError(f"{path}: cannot be written ({reason})") from None
-
-
-def _lock(descriptor: int, folder: Path | str, *, shared: bool = False, patience: float = 0.0) -> bool:
-    """Whether there is a lock: not on systems and file systems that have none. Waits for it as long as `patience`, in seconds."""
-    if fcntl is None:
-        return False
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                reason = "another job is writing to this folder; wait for its end, or choose another folder"
-                raise UsageError(f"{folder}: {reason}") from None
-        except OSError:
-            return False
-        time.sleep(LOCK_SECONDS)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
