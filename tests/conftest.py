@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny tensors only lose by more threads
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from hypothesis import settings
 from PIL import Image
 
 from vaetools.model.config import ModelConfig, preset
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell, where Ctrl-C is not for the job
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("vaetools", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("vaetools")
