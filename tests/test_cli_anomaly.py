@@ -15,10 +15,10 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from vaetools.anomaly import training
 from vaetools.anomaly.detector import AnomalyDetector
 from vaetools.anomaly.scores import FOR_ALIGNED, SCORES
 from vaetools.cli import main
+from vaetools.dataset import fit
 from vaetools.model.vae import VAE
 from vaetools.model.weights import find_by_name, save_weights
 
@@ -181,7 +181,7 @@ def test_a_model_is_trained_on_the_images_that_are_fitted_on(
         run.mkdir(exist_ok=True)
         return save_weights(VAE(tiny(name="small", image_channels=1)), None, run)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(fit, "train", train)
     command = ("fit", place / "good", "--out", tmp_path / "run", "--minutes", 0.1, "--hold-out", 0.4, "--device", "cpu", "--json")
     done = run(*command)
     assert done.exit_code == 0, done.output
