@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..augment.pixels import to_model
 from ..errors import UsageError
 from ..files import replace_bytes
+from ..model.pixels import to_model
 from ..model.space import LatentSpace
 from ..model.weights import find_by_hash, find_by_name, load_weights
 from .cells import ALIGNED_SIDE

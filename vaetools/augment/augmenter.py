@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from ..model.pixels import moved, shown, to_model
 from ..model.space import Latents, LatentSpace
 from ..model.threads import MOST_LANES
 from ..model.weights import find_by_name, load_weights
@@ -26,7 +27,6 @@ from .bank import LatentBank
 from .chains import rows_by_chain
 from .gate import Gate, NearestGate
 from .operators import Context, Operator, parse_operators, refuse_moving
-from .pixels import moved, shown, to_model
 from .seeds import generator_of, seed_for
 from .strength import Strength, as_strength
 

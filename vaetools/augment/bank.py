@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..files import replace_bytes
+from ..model.pixels import to_model
 from ..model.space import LatentSpace
 from ..model.threads import one_thread
-from .pixels import to_model
 from .seeds import generator_of, seed_for
 
 SAME = 0.01  # relative distance below which two latents are of the same image

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from ..augment.augmenter import Augmented, Augmenter
 from ..augment.operators import Operator
-from ..augment.pixels import to_model
 from ..augment.seeds import digest, seed_for
 from ..augment.strength import Strength
 from ..errors import UsageError
 from ..files import replace_bytes
 from ..images.png import png_bytes
 from ..images.tensors import to_picture
+from ..model.pixels import to_model
 
 Labelled = tuple[str, Tensor, int | None]  # a picture with its name and, if there is one, its label
 

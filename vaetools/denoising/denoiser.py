@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..augment.pixels import shown, to_model
 from ..codec.tiles import Rect, grid_of
 from ..errors import ModelError, UsageError
 from ..model.noise import quality_of
+from ..model.pixels import shown, to_model
 from ..model.precision import autocast, has_bfloat16, pick_device
 from ..model.quantiser import pad_to_stride, prepare_for_inference
 from ..model.weights import LoadedModel, find_by_name, load_weights

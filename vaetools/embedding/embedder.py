@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..augment.pixels import to_model
 from ..errors import UsageError
+from ..model.pixels import to_model
 from ..model.space import Latents, LatentSpace
 from ..model.threads import MOST_LANES
 from ..model.weights import find_by_name, load_weights

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..augment.pixels import to_model
 from ..augment.seeds import generator_of, seed_for
 from ..errors import UsageError
 from ..folder.ledger import JobProgress
 from ..images.collection import Collection
+from ..model.pixels import to_model
 from ..model.space import LatentSpace
 from ..model.threads import one_thread
 from .mixture import Mixture

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..augment.pixels import to_model
 from ..errors import UsageError
+from ..model.pixels import to_model
 from ..model.space import Latents, LatentSpace
 from ..model.threads import one_thread
 from .sampling import to_whole

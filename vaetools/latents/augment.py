@@ -21,7 +21,6 @@ from ..augment.augmenter import DEFAULT_OPERATORS, DEFAULT_STRENGTH
 from ..augment.bank import LatentBank
 from ..augment.chains import rows_by_chain
 from ..augment.operators import Context, Operator, parse_operators
-from ..augment.pixels import to_model
 from ..augment.seeds import generator_of
 from ..augment.stream import SeedStream
 from ..augment.strength import Strength, as_strength
@@ -29,6 +28,7 @@ from ..codec.batches import shape_limit
 from ..codec.codec import BATCH_PIXELS, BATCH_PIXELS_ELSEWHERE
 from ..errors import ModelError, UsageError
 from ..model.config import ModelConfig
+from ..model.pixels import to_model
 from ..model.space import Latents
 from ..model.weights import LoadedModel, find_by_name, load_weights
 from .batch import LatentBatch, LatentGroup

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..model.config import ModelConfig
+from .config import ModelConfig
 
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
 OPAQUE_CHANNELS = {1: 1, 2: 1, 3: 3, 4: 3}  # colours of an image of so many channels
