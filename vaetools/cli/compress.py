@@ -203,6 +203,14 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--target-size", type=Size(), help="Bytes of each file, at most: 40kB, 1MB, 200KiB.")
 @click.option("--target-psnr", type=click.FloatRange(0, min_open=True), help="dB of each image, at least.")
 @click.option("--tile-size", type=click.IntRange(1), default=1024, show_default=True, help="Sides of the tiles of large images.")
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 10),
+    default=0,
+    show_default=True,
+    help="Look for better latents of each image, in 20 steps for each unit: smaller files, which decode as fast, and take some "
+    "hundred times as long to write. For GPUs, or patience.",
+)
 @click.option("--preview", is_flag=True, help="Put a small picture into each file, to look at without the model.")
 @click.option("--verify", is_flag=True, help="Decode each file again, and compare, before it gets its name.")
 @click.option(
@@ -219,6 +227,7 @@ def compress(
     target_size: int | None,
     target_psnr: float | None,
     tile_size: int,
+    effort: int,
     preview: bool,
     verify: bool,
     errors: bool,
@@ -238,7 +247,7 @@ def compress(
 
     rate = _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
     options = FolderOptions(**given)
-    settings: dict[str, Any] = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
+    settings: dict[str, Any] = {"preview": preview, "errors": errors, "keep_tags": keep_tags, "effort": effort}
     spec = CompressSpec(source=source, rate=rate, tile_size=tile_size, verify=verify, **settings, **options.common)
     if options.dry_run and options.shard:
         _print_forecast("compressed", options.foresee(spec), options.as_json)

@@ -22,6 +22,7 @@ FILE_WIDTH = 120  # columns of a table that goes into a file
 @click.option("--against", default="jpeg,webp,avif", show_default=True, help="Codecs to measure beside, with commas; or none.")
 @click.option("--anchors", type=click.Path(path_type=Path), help="JSON file of published curves on the same images.")
 @click.option("--qualities", help="Qualities of vaetools, with commas [default: 0 to 100 in steps of 12.5].")
+@click.option("--effort", type=click.IntRange(0, 10), default=0, show_default=True, help="Of vaetools; see `vaetools compress`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every measurement to this file.")
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the rate-distortion curves to this PNG.")
 @click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run.")
@@ -31,6 +32,7 @@ def evaluate(
     against: str,
     anchors: Path | None,
     qualities: str | None,
+    effort: int,
     json_file: Path | None,
     plot_file: Path | None,
     model: str,
@@ -57,6 +59,7 @@ def evaluate(
         peers,
         load_anchors(anchors) if anchors else None,
         qualities=_numbers(qualities) if qualities else QUALITIES,
+        effort=effort,
         progress=_say,
     )
     print_report(result)

@@ -1,6 +1,8 @@
 """From pixels to the whole numbers of each tile.
 
-    pixels --windows, with a margin around each tile--> quantiser.analyse --> quantiser.symbols_at(quality) --> TileSymbols
+    pixels --windows, with a margin around each tile--> quantiser.analyse --> means_at(quality) --> symbols_of --> TileSymbols
+
+With an effort, a Refiner works on the means.
 
 The margin shows the network what lies around a tile; only the tile's own latents are kept.
 """
@@ -9,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,13 +21,14 @@ from torch import Tensor
 from ..images.picture import Picture
 from ..model import quantiser
 from ..model.memory import give_back
-from ..model.quantiser import Crop
+from ..model.quantiser import Crop, Means
 from ..model.vae import VAE, Analysis
 from .batches import batches_of, shape_limit
 from .boxes import boxes_of, levels_of
 from .container import overhead
 from .decoder import to_pixels
 from .rate import Rate, Values, search
+from .refinement import Refiner
 from .symbols import TileCoder, TileSymbols
 from .tiles import Rect, TileGrid, grid_of
 
@@ -33,7 +37,8 @@ KEPT_PIXELS = 16_000_000  # of one batch's analysis: larger images are analysed 
 
 @dataclass(eq=False)
 class Encoding:
-    """One picture on its way. `boxes`: what its file will hold beside the tiles, where their size is needed before."""
+    """One picture on its way. `boxes`: what its file will hold beside the tiles, where their size is needed before. `effort`: see
+    Refiner."""
 
     picture: Picture
     rate: Rate
@@ -41,6 +46,7 @@ class Encoding:
     levels: tuple[int, int]
     preview: bool = False
     errors: bool = False
+    effort: int = 0
     boxes: dict[bytes, bytes] | None = None
     quality: float = 0.0
     reached: float = 0.0
@@ -61,20 +67,26 @@ class _Window:
 
 
 class Encoder:
-    """Of one model on one device."""
+    """Of one model on one device. original: the network as it was loaded."""
 
-    def __init__(self, vae: VAE, coder: TileCoder, device: torch.device, *, bfloat16: bool, batch_pixels: int) -> None:
-        self.vae, self.coder, self.device = vae, coder, device
+    def __init__(
+        self, vae: VAE, original: VAE, coder: TileCoder, device: torch.device, *, bfloat16: bool, batch_pixels: int
+    ) -> None:
+        self.vae, self.original, self.coder, self.device = vae, original, coder, device
         self.config, self.bfloat16, self.batch_pixels = vae.config, bfloat16, batch_pixels
         outer, inner = self.config.encoder_blocks
         seen = outer * self.config.patch + inner * self.config.latent_stride
         self.margin = math.ceil(seen / self.config.hyper_stride) * self.config.hyper_stride
 
-    def prepare(self, picture: Picture, rate: Rate, tile_size: int, *, preview: bool, errors: bool) -> Encoding:
+    @cached_property
+    def _refiner(self) -> Refiner:
+        return Refiner(self.original, self.device, bfloat16=self.bfloat16)
+
+    def prepare(self, picture: Picture, rate: Rate, tile_size: int, *, preview: bool, errors: bool, effort: int) -> Encoding:
         grid = grid_of(picture.width, picture.height, tile_size, self.config.hyper_stride)
         levels = levels_of(picture)
         boxes = boxes_of(picture, levels, preview=preview, errors=errors) if rate.kind in ("bpp", "size") else None
-        return Encoding(picture, rate, grid, levels, preview, errors, boxes)
+        return Encoding(picture, rate, grid, levels, preview, errors, effort, boxes)
 
     def encode(self, encodings: Sequence[Encoding], batch_size: int) -> None:
         """Fill in qualities and symbols of pictures that go together: see `Codec.plan_key`."""
@@ -158,7 +170,9 @@ class Encoder:
         """The symbols, which go into their encodings too, and the latents that a decoder will know, (B, M, h, w)."""
         heights, widths = (torch.tensor([getattr(w.tile, side) for w in batch]) for side in ("height", "width"))
         quality = (torch.tensor([w.encoding.quality for w in batch]) / 100).to(self.device)
-        symbols = quantiser.symbols_at(self.vae, analysis, quality, heights, widths, crop=batch[0].crop, bfloat16=self.bfloat16)
+        means = quantiser.means_at(self.vae, analysis, quality, bfloat16=self.bfloat16)
+        means = self._refine(batch, means).within(batch[0].crop, self.config)
+        symbols = quantiser.symbols_of(self.vae, means, heights, widths, bfloat16=self.bfloat16)
         z, residuals = (x.to(torch.int16).contiguous().cpu().numpy() for x in (symbols.z, symbols.residuals))
         index, strained = symbols.index.contiguous().cpu().numpy(), symbols.strained.tolist()
         tiles = [
@@ -171,6 +185,17 @@ class Encoder:
                 image = self._to_unit_range([(w.encoding, w.tile)])[..., : w.tile.height, : w.tile.width]
                 w.encoding.lost |= quantiser.is_lost(self.vae, image, latents, one, bfloat16=self.bfloat16)
         return tiles, symbols.latents
+
+    def _refine(self, batch: Sequence[_Window], means: Means) -> Means:
+        """One window at a time, so that nothing depends on what else is in the batch."""
+        rows = []
+        for row, w in enumerate(batch):
+            y, z = means.y[row : row + 1], means.z[row : row + 1]
+            if w.encoding.effort and not means.strained[row]:
+                pixels, quality = self._to_unit_range([(w.encoding, w.seen)]), w.encoding.quality / 100
+                y = self._refiner.refine(pixels, y, z, quality, w.seen.height, w.seen.width, w.encoding.effort)
+            rows.append(y)
+        return replace(means, y=torch.cat(rows)) if any(w.encoding.effort for w in batch) else means
 
     def _measure(self, batch: Sequence[_Window], tiles: Sequence[TileSymbols], latents: Tensor) -> None:
         """Add to what the encodings have reached: bytes, or squared errors, of these tiles."""

@@ -150,6 +150,7 @@ def evaluate(
     anchors: Anchors | None = None,
     *,
     qualities: Sequence[float] = QUALITIES,
+    effort: int = 0,
     progress: ReportProgress | None = None,
 ) -> Evaluation:
     """Measure `codec` at each of `qualities`, and every peer at each of its settings, on the images below `folder`.
@@ -159,7 +160,7 @@ def evaluate(
     Raises UsageError if no image is left; a file that does not decode is an error of its codec and ends the run.
     """
     paths = list_images(folder)
-    codecs: list[Peer] = [VaetoolsPeer(codec, tuple(qualities)), *peers]
+    codecs: list[Peer] = [VaetoolsPeer(codec, tuple(qualities), effort=effort), *peers]
     rows: list[Row] = []
     left_out: list[LeftOut] = []
     for done, path in enumerate(paths, 1):

@@ -74,7 +74,7 @@ class ImageCodec(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def compress(self, images: Sequence[torch.Tensor], quality: float = ...) -> list[bytes]: ...
+    def compress(self, images: Sequence[torch.Tensor], quality: float = ..., *, effort: int = ...) -> list[bytes]: ...
     def decompress(self, files: Sequence[bytes]) -> list[torch.Tensor]: ...
 
 
@@ -85,14 +85,15 @@ class VaetoolsPeer:
     codec: ImageCodec
     settings: tuple[float, ...] = QUALITIES
     name: str = "vaetools"
+    effort: int = 0
 
     @property
     def how(self) -> str:
-        return f"on {self.codec.device}, one image at a time"
+        return f"on {self.codec.device}, one image at a time" + f", effort {self.effort}" * bool(self.effort)
 
     def encode(self, rgb: np.ndarray, setting: float) -> bytes:
         try:
-            return self.codec.compress([to_tensor(rgb)], quality=setting)[0]
+            return self.codec.compress([to_tensor(rgb)], quality=setting, effort=self.effort)[0]
         except UsageError as error:
             raise ImageError(str(error)) from None
 

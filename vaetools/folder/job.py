@@ -71,6 +71,7 @@ def compress_folder(
     verify: bool = False,
     errors: bool = False,
     keep_tags: bool = False,
+    effort: int = 0,
     selection: Selection = Selection(),
     shard: Shard | None = None,
     progress: JobProgress | None = None,
@@ -79,6 +80,7 @@ def compress_folder(
 
     errors: put into files of 16 bits, and of DICOM and NIfTI, how far pixels are off at most. keep_tags: put names, dates and
     all else that DICOM and NIfTI files say into their files.
+    effort: see Codec.compress.
     verify: decode every file again, compare it with its image, and read it back from the disk, before it gets its name.
     shard: only this part of the job. Shards may run at the same time and in any order, here and on other machines; together
     they write what the whole job writes, if it is the same folder with the same options for all of them.
@@ -87,7 +89,7 @@ def compress_folder(
     """
 
     check_places(source, target)
-    options: dict[str, Any] = {"preview": preview, "verify": verify, "errors": errors, "keep_tags": keep_tags}
+    options: dict[str, Any] = {"preview": preview, "verify": verify, "errors": errors, "keep_tags": keep_tags, "effort": effort}
     job = compress_job(codec, rate, batch_size=batch_size, tile_size=tile_size, **options)
     outcome = Outcome()
     return job.run(compress_tasks(source, target, selection, outcome), target, selection, outcome, progress, shard)
@@ -107,6 +109,7 @@ def compress_job(
     verify: bool = False,
     errors: bool = False,
     keep_tags: bool = False,
+    effort: int = 0,
 ) -> Job:
     """What compress_folder does with its files; arguments are the same. Raises UsageError on those that fit no image."""
     from ..codec.boxes import is_measured
@@ -119,7 +122,7 @@ def compress_job(
 
     def work(tasks: Sequence[Task], pictures: Sequence[Picture]) -> list[_Compressed | VaetoolsError]:
         codec.lanes.enter(alone=len(codec.plan_key(tasks[0].height, tasks[0].width, tile_size)) > 2)
-        coded = codec.encode(pictures, rate, batch_size, tile_size=tile_size, preview=preview, errors=errors)
+        coded = codec.encode(pictures, rate, batch_size, tile_size=tile_size, preview=preview, errors=errors, effort=effort)
         results: list[_Compressed | VaetoolsError] = []
         for task, picture, one in zip(tasks, pictures, coded, strict=True):
             # The entropy coder runs here, and not in yet another thread: it would only take Python's lock from the network.
@@ -148,8 +151,8 @@ def compress_job(
         bpp = 8 * len(result.data) / task.pixels
         return Product(bpp, result.quality, result.psnr, result.notes, on_disk=on_disk, errors=result.errors)
 
-    codec.encode([], rate, batch_size, tile_size=tile_size, preview=preview)  # refuses what it would refuse for every image
-    options = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
+    codec.encode([], rate, batch_size, tile_size=tile_size, effort=effort)  # refuses what it would refuse for every image
+    options: dict[str, Any] = {"preview": preview, "errors": errors, "keep_tags": keep_tags, "effort": effort}
     return Job(
         settings=compress_settings(rate, tile_size, **options, model=codec.model.hash.hex()),
         limits=codec.limits,
@@ -256,6 +259,7 @@ def foresee_compression(
     preview: bool = False,
     errors: bool = False,
     keep_tags: bool = False,
+    effort: int = 0,
     limits: Limits = Limits(),
     selection: Selection = Selection(),
 ) -> Forecast:
@@ -263,7 +267,7 @@ def foresee_compression(
     outcome = Outcome()
     check_places(source, target)
     tasks = compress_tasks(source, target, selection, outcome)
-    settings = compress_settings(rate, tile_size, preview=preview, errors=errors, keep_tags=keep_tags)
+    settings = compress_settings(rate, tile_size, preview=preview, errors=errors, keep_tags=keep_tags, effort=effort)
     return _foresee(tasks, target, selection, settings, outcome, _opened_size, limits)
 
 
@@ -348,11 +352,18 @@ def _added(picture: Picture) -> str:
 
 
 def compress_settings(
-    rate: Rate, tile_size: int, *, preview: bool, errors: bool = False, keep_tags: bool = False, model: str = ""
+    rate: Rate,
+    tile_size: int,
+    *,
+    preview: bool,
+    errors: bool = False,
+    keep_tags: bool = False,
+    effort: int = 0,
+    model: str = "",
 ) -> str:
     """All that a compressed file depends on beside its image; without a model, the beginning of that."""
     words = f"vtc {VERSION[0]}.{VERSION[1]}, {rate.kind} {rate.value!r}, tiles of {tile_size}{', preview' * preview}"
-    words += ", errors" * errors + ", tags" * keep_tags
+    words += ", errors" * errors + ", tags" * keep_tags + f", effort {effort}" * bool(effort)
     return f"{words}, model {model}"
 
 

@@ -53,6 +53,7 @@ class CompressSpec(Spec):
     verify: bool = False
     errors: bool = False
     keep_tags: bool = False
+    effort: int = 0
 
     def tasks(self, outcome: Outcome) -> list[Task]:
         return compress_tasks(self.source, self.target, self.selection, outcome)
@@ -67,6 +68,7 @@ class CompressSpec(Spec):
             verify=self.verify,
             errors=self.errors,
             keep_tags=self.keep_tags,
+            effort=self.effort,
         )
 
 

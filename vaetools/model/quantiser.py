@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Depthwise
+from .config import ModelConfig
 from .packed import can_pack, pack
 from .precision import autocast
 from .scales import IntegerConv
@@ -141,38 +142,45 @@ def analyse(vae: VAE, images: Tensor, *, bfloat16: bool | None = None) -> Analys
         return vae.analyse(images)
 
 
+@dataclass
+class Means:
+    """What the encoder says of a batch at its qualities, before anything is rounded but z: y (B, M, h, w), z (B, Z, h/4, w/4)."""
+
+    y: Tensor
+    z: Tensor
+    strained: Tensor
+
+    def within(self, crop: Crop, config: ModelConfig) -> Means:
+        return Means(crop.of(self.y, config.hyper_stride // config.latent_stride), crop.of(self.z), self.strained)
+
+
 @torch.inference_mode()
-def symbols_at(
-    vae: VAE,
-    analysis: Analysis,
-    quality: Tensor,
-    heights: Tensor,
-    widths: Tensor,
-    *,
-    crop: Crop | None = None,
-    bfloat16: bool | None = None,
-) -> Symbols:
-    """quality (B,) in 0..1. heights, widths (B,): of the images, or of what `crop` leaves of them, before padding."""
-    device = analysis.linear.device
-    with autocast(device, bfloat16=bfloat16):
+def means_at(vae: VAE, analysis: Analysis, quality: Tensor, *, bfloat16: bool | None = None) -> Means:
+    """quality (B,) in 0..1."""
+    with autocast(analysis.linear.device, bfloat16=bfloat16):
         q = vae.encode_at(analysis, quality)
-        y, z = q.y.mean, q.z.mean
-        if crop is not None:
-            y, z = crop.of(y, vae.config.hyper_stride // vae.config.latent_stride), crop.of(z)
-        z = z.float().round().clamp(-127, 127)
-        first = first_pass(vae, z)
+    return Means(q.y.mean, q.z.mean.float().round().clamp(-127, 127), q.strained)
+
+
+@torch.inference_mode()
+def symbols_of(vae: VAE, means: Means, heights: Tensor, widths: Tensor, *, bfloat16: bool | None = None) -> Symbols:
+    """heights, widths (B,): of the images, or of what was cropped of them, before padding."""
+    y, device = means.y, means.y.device
+    with autocast(device, bfloat16=bfloat16):
+        first = first_pass(vae, means.z)
         region = coded_region(vae.config.latent_stride, y.shape, heights.to(device), widths.to(device))
         residuals = _residuals(y, first.prediction.mean) * first.mask * region
         second = second_pass(vae, first, residuals)
         residuals = residuals + _residuals(y, second.mean) * (1 - first.mask) * region
-    return Symbols(z, residuals, second.index, second.mean, q.strained)
+    return Symbols(means.z, residuals, second.index, second.mean, means.strained)
 
 
 def to_symbols(
     vae: VAE, images: Tensor, quality: Tensor, heights: Tensor, widths: Tensor, *, bfloat16: bool | None = None
 ) -> Symbols:
     """images (B, C, H, W) in 0..1, padded to the hyper stride; quality (B,) in 0..1; heights, widths (B,) before padding."""
-    return symbols_at(vae, analyse(vae, images, bfloat16=bfloat16), quality, heights, widths, bfloat16=bfloat16)
+    means = means_at(vae, analyse(vae, images, bfloat16=bfloat16), quality, bfloat16=bfloat16)
+    return symbols_of(vae, means, heights, widths, bfloat16=bfloat16)
 
 
 def _residuals(y: Tensor, mean: Tensor) -> Tensor:
