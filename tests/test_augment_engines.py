@@ -127,6 +127,13 @@ class Dying(AugmentSpec):
         return super().process(share, loaded, **options)
 
 
+def test_workers_are_forked_before_the_augmenter_is_imported() -> None:
+    """Else it would refuse to use CUDA in them."""
+    lines = ("import importlib, sys", f"[importlib.import_module(name) for name in {AugmentSpec.imports}]")
+    check = "sys.exit('torch' not in sys.modules or 'vaetools.augment.augmenter' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", "\n".join((*lines, check))], check=False).returncode == 0
+
+
 class Coarser(AugmentSpec):
     """In a worker, another one than where the job is planned."""
 

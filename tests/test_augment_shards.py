@@ -313,3 +313,11 @@ def test_a_shard_does_not_train(sources: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*given, "--shard", "1/2"])
     assert (done.exit_code, "holds no trained model yet" in done.stderr) == (2, True), done.output
     assert not (tmp_path / "run").exists()
+
+
+def test_shards_with_other_numbers_of_copies_make_no_whole(go: Go, tmp_path: Path) -> None:
+    """The second one begins and ends while the first, of fewer copies, is at work."""
+    go("coco", "2/2")
+    with pytest.raises(UsageError, match="holds 1 files that are not of this job"):
+        go("coco", "1/2", progress=At(1, lambda: (go("coco", "2/2", copies=3), None)[1]))
+    assert not list((tmp_path / "out").rglob("*_train2017.json"))

@@ -23,7 +23,6 @@ from ..folder.shard import Shard
 from .books import AugmentBooks, AugmentOutcome
 from .dataset import Dataset
 from .options import Options
-from .preparation import Tell
 from .records import Job, Records
 from .target import take_over_done
 from .tasks import Unit
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from ..augment.augmenter import Augmenter
     from ..model.threads import Lanes
     from .job import Prepared
+    from .preparation import Tell
 
 USUAL = Options()
 
@@ -57,9 +57,7 @@ class AugmentSpec:
         """Without a bank and a gate."""
         from ..augment.augmenter import Augmenter
 
-        return Augmenter.load(
-            self.model, self.operators, self.strength, quality=self.quality, device=device, detail=self.detail
-        )
+        return Augmenter.load(self.model, self.operators, self.strength, quality=self.quality, device=device, detail=self.detail)
 
     def load(self, device: str, lanes: Lanes) -> Augmenter:
         """In a worker, when the job is prepared: with the bank that is in the output folder, if one is needed."""
@@ -72,7 +70,7 @@ class AugmentSpec:
         augmenter = self.augmenter(device)
         if not needs_bank(augmenter, self.options.gate):
             return augmenter
-        return with_bank(augmenter, LatentBank.load(self.target / BANK), self.options.gate)
+        return with_bank(augmenter, LatentBank.load(self.target / BANK, augmenter.space.device), self.options.gate)
 
     def process(
         self, share: AugmentShare, loaded: Augmenter, *, progress: JobProgress, patience: float, stopped: Callable[[], bool]

@@ -61,7 +61,7 @@ class Neighbours:
         if job is None or job.settings.get("images") != self.identity:
             return None
         try:
-            bank = LatentBank.load(folder / BANK)
+            bank = LatentBank.load(folder / BANK, augmenter.space.device)
             bank.check(augmenter.space)
         except UsageError:
             return None

@@ -107,15 +107,19 @@ def _complete(plan: Plan, job: Job, options: Options, outcome: AugmentOutcome) -
     """
     records = Records.read(plan.target)
     outcome.left, outcome.whole = left_of(plan, records, job), False
-    if not outcome.left:
+    count_classes(plan, records, outcome)
+    if outcome.left:
+        return
+    try:
+        records = Records.open(plan.target)
+    except UsageError:  # another one has it
+        return
+    with records:
+        check_files(plan, records, "skip", choices=CHOICES_OF_SHARDS)  # others may have had other options
         try:
-            with Records.open(plan.target) as records:
-                if records.locked:
-                    remove_temporaries(plan.target)
-                complete(plan, records, originals=options.originals)
-                outcome.whole = True
-        except UsageError:
-            pass  # another one has it
+            if records.locked:
+                remove_temporaries(plan.target)
+            complete(plan, records, originals=options.originals)
         except OSError as error:
             raise cannot_go_on(error, plan.target, outcome.done) from None
-    count_classes(plan, records, outcome)
+    outcome.whole = True
