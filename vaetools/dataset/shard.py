@@ -115,7 +115,8 @@ def _complete(plan: Plan, job: Job, options: Options, outcome: AugmentOutcome) -
     except UsageError:  # another one has it
         return
     with records:
-        check_files(plan, records, "skip", choices=CHOICES_OF_SHARDS)  # others may have had other options
+        check_job(records, job, "skip", choices=CHOICES_OF_SHARDS)  # again, now that nobody else can write
+        check_files(plan, records, "skip", choices=CHOICES_OF_SHARDS)
         try:
             if records.locked:
                 remove_temporaries(plan.target)
