@@ -141,7 +141,7 @@ def test_a_killed_process_changes_nothing(album: Path, plain: Path, tmp_path: Pa
     spec = spec_of(album, tmp_path / "out", Selection("error"))
     outcome = run_on_engine(spec, "local", 2, progress=killer)
     assert killer.killed
-    assert (outcome.done, len(outcome.failed)) == (IMAGES, 1)
+    assert (outcome.done, len(outcome.failed), killer.files) == (IMAGES, 1, IMAGES + 1)
     assert tree(tmp_path / "out") == tree(plain)
 
 

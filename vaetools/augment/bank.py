@@ -170,13 +170,16 @@ class LatentBank:
         return {"y": self.y.cpu(), "z": self.z.cpu(), "labels": self.labels}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> LatentBank:
-        """Raises UsageError if the file is missing or no bank."""
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> LatentBank:
+        """To where it is computed with: other devices may take other images for the nearest. Raises UsageError if the file is
+        missing or no bank."""
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["bank"])
                 y, z, labels = (file.get_tensor(name) for name in ("y", "z", "labels"))
-            return cls(y, z, labels, model_hash=about["model"], quality=about["quality"], classes=about["classes"])
+            return cls(
+                y.to(device), z.to(device), labels, model_hash=about["model"], quality=about["quality"], classes=about["classes"]
+            )
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path}: no bank of latents ({error})") from None
 

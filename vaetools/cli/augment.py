@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,17 @@ import click
 
 from ..errors import UsageError
 from ..folder.plan import ON_EXISTS
+from ..folder.shard import Shard
 from . import EXIT_FAILED
+from .division import division_options, workers_of
 from .outcome import FAILURES_SHOWN, shown
 from .progress import job_progress
 
 if TYPE_CHECKING:
     from ..dataset.books import AugmentOutcome, ClassCount
     from ..dataset.dataset import Dataset
-    from ..dataset.job import Options
+    from ..dataset.engine import AugmentSpec
+    from ..dataset.options import Options
 
 LAYOUTS = ("auto", "imagefolder", "coco", "yolo", "masks", "huggingface", "plain")
 DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
@@ -62,6 +66,7 @@ DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
     show_default=True,
     help="Where such a job has written before: go on, with the same settings; replace what it wrote; or refuse to start.",
 )
+@division_options
 @click.option(
     "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Larger images fail."
 )
@@ -86,6 +91,10 @@ def augment(
     preview: bool,
     dry_run: bool,
     on_exists: str,
+    shard: Shard | None,
+    engine: str,
+    workers: int | None,
+    address: str | None,
     max_megapixels: float,
     device: str,
     as_json: bool,
@@ -104,9 +113,9 @@ def augment(
     a.jpg gets a__v1.png, a__v2.png, ... beside it, with its label, boxes or mask. Validation and test images are left as they
     are. The same command again goes on where a job was stopped, even by a power cut.
     """
-    from ..augment.augmenter import Augmenter
     from ..augment.operators import parse_operators
-    from ..dataset.job import Options, augment_folder, foresee, preview_folder
+    from ..dataset.engine import AugmentSpec
+    from ..dataset.job import Options, foresee, preview_folder
     from ..dataset.layouts import open_dataset
     from ..dataset.suitability import MILD, default_operators
 
@@ -124,6 +133,11 @@ def augment(
         raise UsageError("--model and --fit exclude each other: give one of them")
     if fit is None and fit_minutes is not None:
         raise UsageError("--fit-minutes is for --fit, which is not given")
+    if preview and (shard or engine != "local" or (workers or 1) > 1 or address is not None):
+        raise UsageError("--preview is one process's work: leave out --shard, --engine, --workers and --address")
+    if dry_run and shard:
+        raise UsageError("--dry-run tells of the data set as a whole: leave out --shard")
+    count = 0 if preview or dry_run else workers_of(engine, workers, address, shard, device)
     dataset: Dataset | None = open_dataset(source, layout, leave_out=target)
     assert dataset is not None
     # The measured strength is that of the measured operators, and says nothing of others.
@@ -136,25 +150,56 @@ def augment(
     if fit is not None:
         # What this refuses is refused before the training.
         foresee(source, target, parse_operators(operators), options, dataset=dataset)
-        model = _fitted(dataset, target, fit, options, fit_minutes or DEFAULT_MINUTES, device)
+        model = _fitted(dataset, target, fit, options, fit_minutes or DEFAULT_MINUTES, device, shard)
         dataset = None  # minutes ago
-    augmenter = Augmenter.load(model or DEFAULT_MODEL, operators, strength, quality=quality, detail=detail, device=device)
+    spec = AugmentSpec(
+        source=source,
+        target=target,
+        model=model or DEFAULT_MODEL,
+        operators=operators,
+        strength=strength,
+        quality=quality,
+        detail=detail,
+        device=device,
+        options=options,
+    )
     if preview:
-        for path in preview_folder(source, target, augmenter, options, dataset=dataset, tell=_tell):
+        for path in preview_folder(source, target, spec.augmenter(device), options, dataset=dataset, tell=_tell):
             click.echo(f"preview: {shown(path)}")
         return
+    _finish(_run(spec, dataset, shard, engine, count, address), as_json, sharded=shard is not None)
+
+
+def _run(
+    spec: AugmentSpec, dataset: Dataset | None, shard: Shard | None, engine: str, workers: int, address: str | None
+) -> AugmentOutcome:
+    """The job, here or by an engine, or one shard of it."""
+    from ..dataset.engine import augment_on_engine
+    from ..dataset.job import augment_folder
+    from ..dataset.shard import augment_shard
+
     with job_progress() as progress:
-        outcome = augment_folder(source, target, augmenter, options, dataset=dataset, progress=progress, tell=_tell)
-    _finish(outcome, augmenter.space.model_hash, as_json)
+        if workers:
+            with redirect_stdout(sys.stderr):  # Ray prints what it knows of dead workers
+                return augment_on_engine(spec, engine, workers, address=address, dataset=dataset, progress=progress, tell=_tell)
+        augmenter, places = spec.augmenter(spec.device), (spec.source, spec.target)
+        if shard:
+            return augment_shard(*places, augmenter, spec.options, shard, dataset=dataset, progress=progress, tell=_tell)
+        return augment_folder(*places, augmenter, spec.options, dataset=dataset, progress=progress, tell=_tell)
 
 
 def _tell(line: str) -> None:
     click.echo(shown(line), err=True)
 
 
-def _fitted(dataset: Dataset, target: Path, run: Path, options: Options, minutes: float, device: str) -> str:
-    from ..dataset.fit import fit_model
+def _fitted(dataset: Dataset, target: Path, run: Path, options: Options, minutes: float, device: str, shard: Shard | None) -> str:
+    from ..dataset.fit import fit_model, trained_in
 
+    if shard and not trained_in(run):
+        raise UsageError(
+            f"{run}: holds no trained model yet, and shards must have the same one: run the command once with --preview in place "
+            "of --shard, which trains it and writes a sheet of examples"
+        )
     weights = fit_model(
         dataset, run, target, minutes=minutes, seed=options.seed, device=device, max_pixels=options.max_pixels, tell=_tell
     )
@@ -173,11 +218,11 @@ def _print_forecast(outcome: AugmentOutcome, as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _finish(outcome: AugmentOutcome, model: str, as_json: bool) -> None:
+def _finish(outcome: AugmentOutcome, as_json: bool, *, sharded: bool) -> None:
     """Print the summary and, if an image failed, exit with 1."""
     _print_beside(outcome)
     if as_json:
-        click.echo(json.dumps({**outcome.to_dict(), "model": model}))
+        click.echo(json.dumps(outcome.to_dict()))
     else:
         _print_classes(outcome)
         parts = [f"{outcome.done} copies of {outcome.images} images written"]
@@ -189,8 +234,18 @@ def _finish(outcome: AugmentOutcome, model: str, as_json: bool) -> None:
         if outcome.done:
             line += f": {outcome.bytes_out:,} bytes, {outcome.seconds:.1f} s, {outcome.done / outcome.seconds:.2f} images/s"
         click.echo(line)
+        if sharded:
+            click.echo(_about_the_whole(outcome))
     if outcome.failed:
         sys.exit(EXIT_FAILED)
+
+
+def _about_the_whole(outcome: AugmentOutcome) -> str:
+    if outcome.whole:
+        return "all shards are done, and the data set is whole"
+    if outcome.left:
+        return f"the data set is not whole yet: {outcome.left} files are left to other shards"
+    return "all files are there; what names the images is written by the job that is still running, or by one without --shard"
 
 
 def _print_classes(outcome: AugmentOutcome) -> None:

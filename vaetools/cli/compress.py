@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..codec.container import Limits
-from ..errors import UsageError
 from ..folder.ledger import JobProgress, Outcome
 from ..folder.names import DEFAULT, RESTORED_FORMATS
 from ..folder.plan import ON_EXISTS, Selection
-from ..folder.shard import ENGINES, Shard
+from ..folder.shard import Shard
 from . import EXIT_FAILED
+from .division import DIVISION, workers_of
 from .outcome import beside, print_failures, print_left_out, shown
 from .progress import job_progress
 
@@ -89,22 +89,17 @@ class FolderOptions:
 
     def run(self, spec: Spec) -> Outcome:
         """Load the model and do the job, here or by an engine."""
-        from ..folder.engines import default_workers, run_on_engine
+        from ..folder.engines import run_on_engine
 
-        workers = self.workers or (1 if self.shard else default_workers(self.device))
-        self._check_engine(workers)
+        workers = workers_of(self.engine, self.workers, self.address, self.shard, self.device)
         with job_progress() as progress:
-            if self.engine != "local" or workers > 1 or self.address is not None:
+            if workers:
                 with redirect_stdout(sys.stderr):  # Ray prints what it knows of dead workers
                     return run_on_engine(spec, self.engine, workers, address=self.address, progress=progress)
             from ..codec.codec import Codec
 
             codec = Codec.load(self.model, self.device, limits=self.limits)
             return run_here(spec, codec, self.shard, progress)
-
-    def _check_engine(self, workers: int) -> None:
-        if self.shard and (self.engine != "local" or workers > 1):
-            raise click.UsageError("--shard is one process's part of a job, and --engine and --workers divide a job: choose")
 
     def foresee(self, spec: Spec) -> Forecast:
         """What the job would do, for a shard. The model tells which batches it takes."""
@@ -129,18 +124,6 @@ def run_here(spec: Spec, codec: Codec, shard: Shard | None, progress: JobProgres
     return job.run(spec.tasks(outcome), spec.target, spec.selection, outcome, progress, shard)
 
 
-class ShardType(click.ParamType):
-    """One of several parts of a job."""
-
-    name = "shard"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
-        try:
-            return value if isinstance(value, Shard) else Shard.parse(value)
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-
 def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Take the options of FolderOptions, which the command collects."""
     for option in (
@@ -152,21 +135,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Refuse larger images.",
         ),
-        click.option("--address", metavar="ADDRESS", help="Of a Ray cluster [default: Ray is started here for the job]."),
-        click.option("--workers", type=click.IntRange(1), help="Of the engine [default: one per GPU, or 1]."),
-        click.option(
-            "--engine",
-            type=click.Choice(ENGINES),
-            default="local",
-            show_default=True,
-            help="Who does the work of several workers: processes of this machine, or Ray's actors.",
-        ),
-        click.option(
-            "--shard",
-            type=ShardType(),
-            metavar="I/N",
-            help="Only part I of N, here; the others elsewhere or later, to one folder.",
-        ),
+        *DIVISION,
         click.option("--dry-run", is_flag=True, help="Only print what would be done; needs no model, but with --shard."),
         click.option("--retry-failed", is_flag=True, help="Only the files that failed last time."),
         click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable."),

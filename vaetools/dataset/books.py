@@ -29,12 +29,17 @@ class ClassCount:
 
 @dataclass
 class AugmentOutcome:
-    """Sums over a job. found: the data set, in words. images: of the train split, that can be read. done: copies written now;
-    skipped: those that were there already; refused: those that the gate left out, now or before. files: copied byte for byte now.
+    """Sums over a job, or a part of it.
+
+    found: the data set, in words. images: of the train split, that can be read. done: copies written now; skipped: those that
+    were there already; refused: those that the gate left out, now or before. files: copied byte for byte now.
 
     classes: by name; "" for images without a label. same: (path, train image) of test and validation images that are train
     images too, pixel for pixel. failed: (path, reason). notes: what to know. pixels, bytes_out: of the copies written now.
-    seconds: wall time.
+    seconds: wall time. model: the hash of its weights; "" where it was not needed.
+
+    whole: whether the data set is, with the files that name its images; only after a shard it may not be. left: the files that
+    other shards have yet to write.
     """
 
     found: str = ""
@@ -51,10 +56,27 @@ class AugmentOutcome:
     pixels: int = 0
     bytes_out: int = 0
     seconds: float = 0.0
+    model: str = ""
+    whole: bool = True
+    left: int = 0
 
     def fail(self, path: Path, error: BaseException | str) -> str:
         """Returns the reason, in words."""
         return note_failure(self.failed, path, error)
+
+    def add(self, other: AugmentOutcome) -> None:
+        """What another part of the same job came to. What is known of the folder as a whole, and the time, stay as they are."""
+        for name in ("done", "files", "pixels", "bytes_out"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failed += other.failed
+        for label, count in other.classes.items():
+            self.count_gate(label, count.accepted, count.tried)
+
+    def count_gate(self, label: str, accepted: int, tried: int) -> None:
+        """What the gate said of a class."""
+        count = self.classes.setdefault(label, ClassCount())
+        count.accepted += accepted
+        count.tried += tried
 
     def to_dict(self) -> dict[str, Any]:
         values = dict(vars(self))
@@ -81,6 +103,15 @@ class AugmentBooks:
         for output in outputs:
             self.progress.advance(_share(output), output.pixels)
 
+    def take_over(self, output: Output, record: Record) -> None:
+        """It was done, as its record says, by whoever did this part of the job before and died."""
+        output.todo, output.refused = False, not record.accepted
+        if record.accepted:
+            self._count(output, record.size)
+        for each in (output, *(output.companions if output.refused else ())):
+            each.todo = False
+        self.progress.advance(output.share, output.pixels)
+
     def refuse(self, copies: Sequence[Output]) -> None:
         """The gate has left these out. Raises as `fail` does."""
         for copy in copies:
@@ -102,14 +133,17 @@ class AugmentBooks:
 
     def finish(self, task: Task, stored: Stored) -> None:
         """It has its name."""
+        self._count(task, stored.size)
+        self.progress.advance(_share(task), task.pixels)
+
+    def _count(self, task: Task, size: int) -> None:
         with self._lock:
             if isinstance(task, Output) and task.copy:
                 self.outcome.done += 1
-                self.outcome.bytes_out += stored.size
+                self.outcome.bytes_out += size
                 self.outcome.pixels += task.pixels
             else:
                 self.outcome.files += 1
-        self.progress.advance(_share(task), task.pixels)
 
     def stop(self, error: OSError, place: Path) -> VaetoolsError:
         """What to raise when nothing more can be written."""
@@ -124,8 +158,9 @@ class AugmentBooks:
     def _record(self, output: Output, **values: Any) -> Record:
         item, seen = output.item, output.seen
         before = self.records.last(output.path, output.output)
-        if before is not None and "size" not in values:
-            values |= {"size": before.size, "crc32": before.crc32}
+        if "size" not in values:
+            size, crc32 = (before.size, before.crc32) if before else (output.size_before, output.crc32_before)
+            values |= {"size": size, "crc32": crc32}
         if item is not None:
             values |= {"split": item.split, "label": item.label}
         if seen is not None:
@@ -134,7 +169,8 @@ class AugmentBooks:
         if output.copy:
             values |= {"copy": output.copy, "operator": output.operator, "strength": output.strength, "seed": output.seed}
             values |= {"model": self.model, "settings": self.settings}
-        return Record(output.path, output.output, source_size=output.size, mtime_ns=output.mtime_ns, **values)
+        values |= {"source_size": output.size, "mtime_ns": output.mtime_ns, "turn": self.records.turn}
+        return Record(output.path, output.output, **values)
 
 
 def _share(task: Task) -> int:

@@ -47,6 +47,11 @@ def fit_model(
     return train_small(dataset.root, names, run, budget, kind="train", seed=seed, device=device, max_pixels=max_pixels, tell=tell)
 
 
+def trained_in(run: Path) -> Path | None:
+    """The weights of the model that a run has come to; None while it has not."""
+    return find_by_name(run.resolve()) if run.is_dir() and any(run.glob("*-*.safetensors")) else None
+
+
 @dataclass(frozen=True)
 class TrainingBudget:
     """How long to train: in words, and as arguments of TrainingSettings."""
@@ -71,8 +76,7 @@ def train_small(
 
     kind: what the images are called where none can be read. The rest is as for `fit_model`.
     """
-    if run.is_dir() and any(run.glob("*-*.safetensors")):
-        weights = find_by_name(run.resolve())
+    if weights := trained_in(run):
         tell(f"{run}: holds a trained model, which is used ({weights.name})")
         return weights
     paths, config = _readable(root, names, kind, max_pixels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -18,7 +18,6 @@ from .records import Job
 from .survey import Seen
 
 BANK = ".vaetools-bank.safetensors"
-GATES = ("nearest",)
 
 
 def needs_bank(augmenter: Augmenter, gate: str | None) -> bool:
@@ -29,7 +28,7 @@ def needs_bank(augmenter: Augmenter, gate: str | None) -> bool:
 class Neighbours:
     """The train images that can be read. seen: each one's path and what was seen."""
 
-    def __init__(self, dataset: Dataset, seen: dict[str, Seen], max_pixels: int) -> None:
+    def __init__(self, dataset: Dataset, seen: Mapping[str, Seen], max_pixels: int) -> None:
         self.dataset, self.seen, self.max_pixels = dataset, seen, max_pixels
         self.items = [item for item in dataset.train if item.path in seen]
 
@@ -62,7 +61,7 @@ class Neighbours:
         if job is None or job.settings.get("images") != self.identity:
             return None
         try:
-            bank = LatentBank.load(folder / BANK)
+            bank = LatentBank.load(folder / BANK, augmenter.space.device)
             bank.check(augmenter.space)
         except UsageError:
             return None

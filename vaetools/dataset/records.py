@@ -3,7 +3,7 @@
     {"job": {"seed": 0, "operators": ["jitter"], ...}}
     {"parent": "cat/a.png", "output": "cat/a__v1.png", "copy": 1, "label": "cat", "operator": "jitter", ...}
 
-It is a journal as that of a folder job (folder/manifest.py), and follows the same rules.
+It is a journal as that of a folder job (folder/manifest.py), and follows the same rules; its shards' are folder/sharded.py's.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..folder.journal import Journal
 from ..folder.manifest import DONE, FAILED
+from ..folder.sharded import ShardedJournal
 
 JOB_KEY = ("job",)
 
@@ -34,6 +34,7 @@ class Record:
         theirs. All 0 where there are no pixels. beside: the hash of what the parent says beside its pixels and copies take over.
     status: DONE or FAILED. size, crc32: of the file; where it failed or was not accepted, of the one that was written before.
     notes: what to know about it. error: why it failed.
+    turn: of the call of the job that wrote the line; 0 in folders that had no shards.
     """
 
     parent: str
@@ -60,6 +61,7 @@ class Record:
     crc32: str = ""
     notes: tuple[str, ...] = ()
     error: str = ""
+    turn: int = 0
 
     @property
     def is_written(self) -> bool:
@@ -88,6 +90,11 @@ class Job:
         return JOB_KEY
 
     @property
+    def turn(self) -> int:
+        """There is one such line, in the manifest of the folder."""
+        return 0
+
+    @property
     def hash(self) -> str:
         """16 hexadecimal digits."""
         return hashlib.sha256(self.to_line()).hexdigest()[:16]
@@ -112,7 +119,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {name: type(default) for name, defau
 KINDS |= {"parent": str, "output": str, "label": (str, type(None)), "strength": (int, float)}
 
 
-class Records(Journal[Record | Job]):
+class Records(ShardedJournal[Record | Job]):
     """The last record of each file, and of the job."""
 
     @staticmethod

@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from ..errors import UsageError, reason_of
-from ..folder.manifest import DONE
+from ..folder.manifest import DONE, FAILED
 from ..images.ahead import reader_threads
+from .books import AugmentBooks
 from .records import Job, Record, Records
 from .tasks import Output, Plan
 
 CHOICES = "choose another folder, or --on-exists overwrite to replace what is there"
+CHOICES_OF_SHARDS = "choose another folder, or remove what is there: a shard replaces nothing of other jobs"
 
 
-def check_job(records: Records, job: Job, on_exists: str, *, but_for: frozenset[str] = frozenset()) -> None:
+def check_job(
+    records: Records, job: Job, on_exists: str, *, but_for: frozenset[str] = frozenset(), choices: str = CHOICES
+) -> None:
     """Raises UsageError if the folder was written with other settings, those named by `but_for` left aside, and they may not be
-    replaced."""
+    replaced. choices: what can be done then, in words."""
     before = records.job
     if before is None or on_exists == "overwrite":
         return
@@ -29,25 +33,30 @@ def check_job(records: Records, job: Job, on_exists: str, *, but_for: frozenset[
     ours = Job({name: value for name, value in job.settings.items() if name not in but_for})
     theirs = Job({name: value for name, value in before.settings.items() if name not in but_for})
     if differing := theirs.differences(ours):
-        raise UsageError(f"{records.path.parent}: was written with other settings ({'; '.join(differing)}); {CHOICES}")
+        raise UsageError(f"{records.path.parent}: was written with other settings ({'; '.join(differing)}); {choices}")
 
 
-def check_files(plan: Plan, records: Records, on_exists: str) -> None:
-    """Raises UsageError if something else than this job's files has their names, or the folder holds others of such a job."""
-    outputs = {output.output: output for output in plan.outputs}
+def check_files(
+    plan: Plan, records: Records, on_exists: str, outputs: Iterable[Output] | None = None, *, choices: str = CHOICES
+) -> None:
+    """Raises UsageError if something else than this job's files has their names, or the folder holds others of such a job.
+
+    outputs: those of a part of the job, in place of all.
+    """
+    names = [output.output for output in (plan.outputs if outputs is None else outputs)]
     rewritten = {one.path for one in plan.dataset.annotations}
     written = set(written_files(records))
-    for name in (*outputs, *sorted(rewritten)):
+    for name in (*names, *sorted(rewritten)):
         path = plan.target / name
         if path.is_dir() and not path.is_symlink():
             raise UsageError(f"{path}: is a folder, where a file is to be written")
         if on_exists != "overwrite" and name not in written and os.path.lexists(path):
-            raise UsageError(f"{path}: there already, and not written by such a job; {CHOICES}")
+            raise UsageError(f"{path}: there already, and not written by such a job; {choices}")
     stale = stale_files(plan, records)
     if stale and on_exists != "overwrite":
         raise UsageError(
             f"{plan.target}: holds {len(stale)} files that are not of this job, such as {stale[0]}, of more copies or of other "
-            f"images; {CHOICES}"
+            f"images; {choices}"
         )
 
 
@@ -83,8 +92,8 @@ def remove_files(target: Path, names: Iterable[str]) -> None:
                 break
 
 
-def settle(plan: Plan, records: Records, job: Job, *, thoroughly: bool) -> list[tuple[Output, str]]:
-    """Decide which outputs are left to do. Returns those that cannot be done, with the reason.
+def settle(outputs: Sequence[Output], records: Records, job: Job, *, thoroughly: bool) -> list[tuple[Output, str]]:
+    """Decide which outputs of a plan are left to do. Returns those that cannot be done, with the reason.
 
     What is there counts if its record says that it was made from the same pixels and metadata with the same settings, or copied
     from the same file, and its size is right; with `thoroughly`, its checksum too.
@@ -92,7 +101,7 @@ def settle(plan: Plan, records: Records, job: Job, *, thoroughly: bool) -> list[
     failed = []
     sizes: dict[str, tuple[int, int] | str] = {}
     unsure: list[tuple[Output, Record]] = []
-    for output in plan.outputs:
+    for output in outputs:
         if not output.mtime_ns:
             if output.path not in sizes:
                 sizes[output.path] = _size_and_time(output.source)
@@ -103,6 +112,8 @@ def settle(plan: Plan, records: Records, job: Job, *, thoroughly: bool) -> list[
                 continue
             output.size, output.mtime_ns = found
         record = records.last(output.path, output.output)
+        if record is not None:
+            output.size_before, output.crc32_before = record.size, record.crc32
         if record is None or record.status != DONE or not _is_of_source(record, output, job):
             continue
         output.operator, output.strength = record.operator, record.strength
@@ -115,10 +126,39 @@ def settle(plan: Plan, records: Records, job: Job, *, thoroughly: bool) -> list[
         with ThreadPoolExecutor(reader_threads(), "compare") as pool:
             for (output, record), crc32 in zip(unsure, pool.map(lambda pair: _crc32_of(pair[0].target), unsure), strict=True):
                 output.todo = crc32 != record.crc32
-    for copy in plan.copies:
+    for copy in outputs:
         for companion in copy.companions:
             companion.todo = companion.todo and not copy.refused
     return failed
+
+
+def take_over_done(outputs: Iterable[Output], books: AugmentBooks) -> None:
+    """Note what was done of a part of a job before whoever did it died: it is not done again, but told again."""
+    for output in outputs:
+        record = books.records.last(output.path, output.output)
+        if not output.todo or record is None or (record.turn, record.status) != (books.records.turn, DONE):
+            continue
+        there = _size_of(output.target) == record.size and _crc32_of(output.target) == record.crc32
+        if there or not record.accepted:
+            books.take_over(output, record)
+
+
+def left_of(plan: Plan, records: Records, job: Job) -> int:
+    """How many outputs of a plan are neither there, nor left out by the gate, nor known to have failed."""
+    outputs = list(plan.outputs)
+    settle(outputs, records, job, thoroughly=False)
+    for output in outputs:
+        record = records.last(output.path, output.output)
+        if output.todo and record is not None and record.status == FAILED and _is_of_source(record, output, job):
+            for each in (output, *output.companions):
+                each.todo = False
+    return sum(output.todo for output in outputs)
+
+
+def is_refused(copy: Output, records: Records) -> bool:
+    """Whether the gate has left a copy out, as its record says."""
+    record = records.last(copy.path, copy.output)
+    return record is not None and record.status == DONE and not record.accepted
 
 
 def is_written(copy: Output, records: Records) -> bool:

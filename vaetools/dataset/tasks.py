@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from ..augment.seeds import seed_for
@@ -14,7 +14,7 @@ from .dataset import Dataset, Item
 from .survey import Seen
 
 COPIES_A_BATCH = 64  # and with small images, progress is told of no later
-FILES_A_BATCH = 64
+FILES_A_UNIT = 64
 
 
 @dataclass(slots=True)
@@ -22,7 +22,8 @@ class Output(Task):
     """One file of the output folder. copy: 1, 2, ... for augmented copies, 0 for files that are copied byte for byte.
 
     item, seen: the image that it is or is made from. companions: the files that come with a copy. operator, strength: what was
-    done, once it is. refused: by the gate, so that there is no file.
+    done, once it is. refused: by the gate, so that there is no file. size_before, crc32_before: of the file that was written
+    before, if one was.
     """
 
     item: Item | None = None
@@ -33,6 +34,8 @@ class Output(Task):
     operator: str = ""
     strength: float = 0.0
     refused: bool = False
+    size_before: int = 0
+    crc32_before: str = ""
 
     @property
     def share(self) -> int:
@@ -52,6 +55,41 @@ class Source(Task):
     def pixels(self) -> int:
         """Of all that it is in memory for."""
         return self.height * self.width * (1 + len(self.copies))
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is worked on together, done or not, whoever does it: images that go through the network together, with their copies
+    and what belongs to these, and files that are only copied."""
+
+    sources: list[Source]
+    files: list[Output]
+
+    @property
+    def copies(self) -> Iterator[Output]:
+        for source in self.sources:
+            yield from source.copies
+
+    @property
+    def outputs(self) -> Iterator[Output]:
+        for copy in self.copies:
+            yield copy
+            yield from copy.companions
+        yield from self.files
+
+    @property
+    def todo(self) -> bool:
+        return any(output.todo for output in self.outputs)
+
+    def tasks(self) -> list[Task]:
+        """As far as there is something to do. All images, where there is a copy to make: others could come out differently
+        without those that are done."""
+        for source in self.sources:
+            source.todo = any(copy.todo for copy in source.copies)
+        done = (copy for copy in self.copies if not copy.todo and not copy.refused)
+        loose = [*self.files, *(companion for copy in done for companion in copy.companions)]
+        sources = self.sources if any(source.todo for source in self.sources) else []
+        return [*sources, *(file for file in loose if file.todo)]
 
 
 @dataclass(frozen=True)
@@ -102,25 +140,15 @@ class Plan:
             yield from copy.companions
         yield from self.files
 
-    def batches(self, *, by_size: bool, pixels: int) -> Iterator[list[Task]]:
-        """What goes through the network together, as far as there is something to do: about so many pixels; and with each batch
-        some of the files that are only copied. Batches follow from the plan alone, and not from what is done already.
+    def units(self, *, by_size: bool, pixels: int) -> list[Unit]:
+        """What goes through the network together, about so many pixels, and with each such batch some of the files that are only
+        copied. Units follow from the plan alone, and not from what is done already.
 
         by_size: images of one size come together.
         """
-        labels = self.dataset.labels
-        files = deque(file for file in self._loose_files() if file.todo)
-        for batch in _grouped(self._sources(labels, pixels), by_size=by_size, pixels=pixels):
-            if any(source.todo for source in batch):
-                yield [*batch, *(files.popleft() for _ in range(min(FILES_A_BATCH, len(files))))]
-        while files:
-            yield [files.popleft() for _ in range(min(FILES_A_BATCH, len(files)))]
-
-    def _loose_files(self) -> Iterator[Output]:
-        yield from self.files
-        for copy in self.copies:
-            if not copy.todo and not copy.refused:
-                yield from copy.companions
+        batches = list(_grouped(self._sources(self.dataset.labels, pixels), by_size=by_size, pixels=pixels))
+        chunks = [self.files[start : start + FILES_A_UNIT] for start in range(0, len(self.files), FILES_A_UNIT)]
+        return [Unit(batch or [], chunk or []) for batch, chunk in zip_longest(batches, chunks)]
 
     def _sources(self, labels: Mapping[str, int], pixels: int) -> Iterator[Source]:
         """One for each image, or more for an image with many copies."""
@@ -140,11 +168,10 @@ def _source(copies: list[Output], labels: Mapping[str, int]) -> Source:
     label = labels[first.item.label] if first.item.label is not None else None
     source = Source(first.source, first.folder, first.path, "", first.size, first.mtime_ns, first.height, first.width)
     source.seen, source.label, source.copies = first.seen, label, copies
-    source.todo = any(copy.todo for copy in copies)
     return source
 
 
-def _grouped(sources: Iterable[Source], *, by_size: bool, pixels: int) -> Iterator[Sequence[Source]]:
+def _grouped(sources: Iterable[Source], *, by_size: bool, pixels: int) -> Iterator[list[Source]]:
     opened: dict[Hashable, list[Source]] = {}
     for source in sources:
         key = (source.height, source.width) if by_size else ()

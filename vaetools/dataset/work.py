@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..augment.augmenter import Augmenter
 from ..errors import ImageError, VaetoolsError
-from ..folder.ledger import Product, Task
+from ..folder.ledger import JobProgress, Product, Task
 from ..folder.names import format_of_name
 from ..folder.pipeline import Pipeline
+from ..folder.run import never
 from ..folder.writer import Writer
 from ..images.picture import Picture
 from ..images.tensors import to_picture
 from ..images.write import save_picture
 from .books import AugmentBooks
 from .content import CHANGED, Content, read_content
-from .tasks import Output, Plan, Source
+from .tasks import Output, Plan, Source, Unit
 
 MADE = "augmented copy, made by vaetools"  # what a DICOM file has to say
 PIXELS_ON_CPU, PIXELS_ON_DEVICE = 500_000, 8_000_000  # of one batch, whose end an interruption waits for
@@ -42,15 +43,33 @@ class _Unpacked:
         self.writer.close()
 
 
-def write_outputs(plan: Plan, augmenter: Augmenter, books: AugmentBooks, max_pixels: int) -> None:
-    """Write all outputs of a plan that are to do.
+def units_of(plan: Plan, augmenter: Augmenter) -> list[Unit]:
+    """What is worked on together, by whoever has such a device."""
+    on_cpu = augmenter.space.device.type == "cpu"
+    return plan.units(by_size=not augmenter.exact, pixels=PIXELS_ON_CPU if on_cpu else PIXELS_ON_DEVICE)
+
+
+def start_progress(units: Iterable[Unit], progress: JobProgress) -> None:
+    todo = [output.share for unit in units for output in unit.outputs if output.todo]
+    progress.start(len(todo), sum(todo))
+
+
+def write_units(
+    units: Sequence[Unit],
+    target: Path,
+    augmenter: Augmenter,
+    books: AugmentBooks,
+    max_pixels: int,
+    *,
+    stopped: Callable[[], bool] = never,
+) -> None:
+    """Write all outputs of some units that are to do. stopped: asked before each unit; if so, KeyboardInterrupt is raised.
 
     Raises VaetoolsError if nothing more can be written, KeyboardInterrupt with the number of copies that are done.
     """
-    todo = [output for output in plan.outputs if output.todo]
-    books.progress.start(len(todo), sum(output.share for output in todo))
-    if not todo:
+    if not any(unit.todo for unit in units):
         return
+    augmenter.acceptance.clear()
 
     def read(task: Task) -> Content | None:
         if not isinstance(task, Source):
@@ -70,14 +89,20 @@ def write_outputs(plan: Plan, augmenter: Augmenter, books: AugmentBooks, max_pix
         return Product(0.0, notes=(*picture.notes, *save_picture(path, picture, format_of_name(task.output), made=MADE)))
 
     def batches(stop: threading.Event) -> Iterator[list[Task]]:
-        on_cpu = augmenter.space.device.type == "cpu"
-        return plan.batches(by_size=not augmenter.exact, pixels=PIXELS_ON_CPU if on_cpu else PIXELS_ON_DEVICE)
+        for unit in units:
+            if stopped():
+                raise KeyboardInterrupt
+            if tasks := unit.tasks():
+                yield tasks
 
     try:
-        sink = _Unpacked(Writer(plan.target, finish, books))
+        sink = _Unpacked(Writer(target, finish, books))
         Pipeline(read, work, sink, books.fail).run(batches)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{books.outcome.done} copies are done; the same command goes on from there") from None
+    names = {source.label: copy.item.label for unit in units for source in unit.sources for copy in source.copies if copy.item}
+    for number, (accepted, tried) in augmenter.acceptance.items():
+        books.outcome.count_gate(names[number] or "", accepted, tried)
 
 
 def _augment(tasks: Sequence[Task], contents: Sequence[Content | None], augmenter: Augmenter, books: AugmentBooks) -> list[Made]:

@@ -12,9 +12,9 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..errors import VaetoolsError
 from ..files import remove_temporaries
@@ -23,7 +23,8 @@ from .manifest import Manifest
 from .plan import check_places, make_target, refuse_existing
 from .run import note_failures
 from .shard import Shard
-from .shares import Share, count_left
+from .sharded import ShardedJournal
+from .shares import count_left
 
 if TYPE_CHECKING:  # shares are planned without torch
     import torch
@@ -40,6 +41,40 @@ PATIENCE = 100.0  # seconds; NFS servers keep the locks of a machine that is gon
 File = tuple[int, int]  # size and pixels, as JobProgress.advance is told
 
 
+class Part(Protocol):
+    """What one worker is given to do: a message, which can be pickled."""
+
+    @property
+    def shard(self) -> Shard: ...
+
+
+class Sums(Protocol):
+    """What parts of a job come to, and the job."""
+
+    done: int
+
+    def add(self, other: Any) -> None:
+        """What another part of the same job came to."""
+
+
+class Work(Protocol):
+    """A job in words: all that a worker needs to know to do a share of it. Can be pickled."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def imports(self) -> Sequence[str]:
+        """Modules that take long to import, and that nothing comes of but time if they are, before the worker is forked."""
+
+    def load(self, device: str, lanes: Lanes) -> Any:
+        """What a worker has until it ends."""
+
+    def process(self, share: Any, loaded: Any, *, progress: JobProgress, patience: float, stopped: Callable[[], bool]) -> Sums:
+        """Do a share, with what `load` gave. Called again after a death at any moment, with the same share, it goes on from there
+        to the same files; patience, stopped: as of Job.run_share."""
+
+
 @dataclass(frozen=True)
 class Told:
     """Files that a worker is through with, in its share: all since it began, or those since it last told."""
@@ -53,7 +88,7 @@ class Died:
     reason: str
 
 
-Message = Told | Outcome | VaetoolsError | Died
+Message = Told | Sums | VaetoolsError | Died
 WorkerT = TypeVar("WorkerT")
 
 
@@ -65,11 +100,11 @@ class Workers(ABC, Generic[WorkerT]):
         """Does not wait until it is ready."""
 
     @abstractmethod
-    def give(self, worker: WorkerT, share: Share) -> None: ...
+    def give(self, worker: WorkerT, share: Part) -> None: ...
 
     @abstractmethod
     def listen(self, workers: Sequence[WorkerT]) -> Iterator[tuple[WorkerT, Message]]:
-        """What those who have a share tell, after LISTEN_SECONDS at most; an Outcome, an error or a death is their last word."""
+        """What those who have a share tell, after LISTEN_SECONDS at most; sums, an error or a death are their last word."""
 
     @abstractmethod
     def close(self, *, gently: bool) -> None:
@@ -97,12 +132,12 @@ class _Progress:
         self._counted[shard] = max(self._counted[shard], self._seen[shard])
 
 
-def run_shares(workers: Workers[WorkerT], count: int, shares: Sequence[Share], outcome: Outcome, progress: JobProgress) -> None:
+def run_shares(workers: Workers[WorkerT], count: int, shares: Sequence[Part], outcome: Sums, progress: JobProgress) -> None:
     """Have all shares done by up to `count` workers.
 
     Raises what a worker raises, and VaetoolsError, when all others are done, if a share has cost too many of them their lives.
     """
-    waiting, busy, idle = deque(shares), dict[WorkerT, Share](), list[WorkerT]()
+    waiting, busy, idle = deque(shares), dict[WorkerT, Part](), list[WorkerT]()
     hired, deaths, given_up = 0, Counter[Shard](), list[str]()
     told = _Progress(progress)
     gently = True
@@ -124,7 +159,7 @@ def run_shares(workers: Workers[WorkerT], count: int, shares: Sequence[Share], o
                 del busy[worker]
                 if isinstance(message, VaetoolsError):
                     raise message
-                if isinstance(message, Outcome):
+                if not isinstance(message, Died):
                     outcome.add(message)
                     idle.append(worker)
                     continue
@@ -152,7 +187,7 @@ def run_shares(workers: Workers[WorkerT], count: int, shares: Sequence[Share], o
 def run_job(
     spec: Spec,
     codec: Codec,
-    workers: Callable[[Spec], Workers[WorkerT]],
+    workers: Callable[[], Workers[WorkerT]],
     count: int,
     progress: JobProgress | None = None,
 ) -> Outcome:
@@ -181,23 +216,29 @@ def run_job(
         count_left([task for batch in plan.batches for task in batch], outcome)
         note_failures(plan.failed, ledger)
         if shares:
-            manifest.share()
-            try:
-                run_shares(workers(spec), min(count, len(shares)), shares, outcome, ledger.progress)
-            except BaseException:
-                with suppress(OSError, VaetoolsError):  # what went wrong is to be told, and not what follows from it
-                    _tidy_up(manifest)
-                raise
-            _tidy_up(manifest)
+            with shared(manifest):
+                run_shares(workers(), min(count, len(shares)), shares, outcome, ledger.progress)
     outcome.failed.sort()
     outcome.notes.sort()
     outcome.seconds = time.perf_counter() - start
     return outcome
 
 
-def _tidy_up(manifest: Manifest) -> None:
-    """Leave the folder as a plain job does, if nobody else writes there."""
-    if manifest.reclaim():
+@contextmanager
+def shared(manifest: ShardedJournal[Any], *, patience: float = 0.0) -> Iterator[None]:
+    """Let workers write to the folder meanwhile; then leave it as a plain job does, if nobody else writes there."""
+    manifest.share()
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, VaetoolsError):  # what went wrong is to be told, and not what follows from it
+            _tidy_up(manifest)
+        raise
+    _tidy_up(manifest, patience)
+
+
+def _tidy_up(manifest: ShardedJournal[Any], patience: float = 0.0) -> None:
+    if manifest.reclaim(patience=patience):
         remove_temporaries(manifest.folder)
 
 

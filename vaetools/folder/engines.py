@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UsageError
-from .engine import lanes_of_each, plain_lanes, planner, run_job
+from .engine import Work, Workers, lanes_of_each, plain_lanes, planner, run_job
 from .ledger import JobProgress, Outcome
 from .shard import ENGINES
 from .spec import Spec
 
 if TYPE_CHECKING:
+    from ..model.threads import Lanes
     from .local_workers import LocalWorkers
     from .ray_workers import RayWorkers
+
+Hire = Callable[["Lanes"], Workers[Any]]
+Result = TypeVar("Result")
 
 
 def default_workers(device: str) -> int:
@@ -32,47 +37,64 @@ def run_on_engine(
     Raises UsageError before anything is written, VaetoolsError if the job cannot be finished, KeyboardInterrupt; the same call
     goes on from there.
     """
+
+    def run(device_type: str, hire: Hire) -> Outcome:
+        codec, lanes = planner(spec, device_type)
+        return run_job(spec, codec, lambda: hire(lanes), workers, progress)
+
+    return with_engine(spec, engine, workers, run, address=address)
+
+
+def with_engine(
+    spec: Work, engine: str, workers: int, run: Callable[[str, Hire], Result], *, address: str | None = None
+) -> Result:
+    """Call `run` with the type of the workers' devices, and with what hires them: it is given the lanes that a plain job has on
+    this machine. Workers get ready meanwhile, and are gone when `run` has returned.
+
+    The rest is as of run_on_engine. Raises what `run` raises, and UsageError before it is called.
+    """
     if engine not in ENGINES:
         raise UsageError(f"the engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if workers < 1:
         raise UsageError(f"there must be at least 1 worker, not {workers}")
     if address is not None and engine != "ray":
         raise UsageError("an address (--address) is for the engine ray")
-    return (_run_on_ray if engine == "ray" else _run_locally)(spec, workers, address, progress)
+    return (_with_ray if engine == "ray" else _with_processes)(spec, workers, address, run)
 
 
-def _run_locally(spec: Spec, workers: int, _: str | None, progress: JobProgress | None) -> Outcome:
+def _with_processes(spec: Work, workers: int, _: str | None, run: Callable[[str, Hire], Result]) -> Result:
     from .local_workers import LocalWorkers, get_ready
 
-    context = get_ready()
+    context = get_ready(spec.imports)
     from ..model.precision import pick_device
 
     device = pick_device(spec.device)
     devices = [str(device)]
     if device.type == "cuda" and device.index is None:
         devices = [f"cuda:{index}" for index in range(default_workers("cuda"))]
-    codec, lanes = planner(spec, device.type)
-    each = lanes_of_each(lanes, workers)
 
-    def hired(spec: Spec) -> LocalWorkers:
-        return LocalWorkers(spec, context, devices, each)
+    def hire(lanes: Lanes) -> LocalWorkers:
+        return LocalWorkers(spec, context, devices, lanes_of_each(lanes, workers))
 
-    return run_job(spec, codec, hired, workers, progress)
+    return run(device.type, hire)
 
 
-def _run_on_ray(spec: Spec, workers: int, address: str | None, progress: JobProgress | None) -> Outcome:
+def _with_ray(spec: Work, workers: int, address: str | None, run: Callable[[str, Hire], Result]) -> Result:
     from .ray_workers import RayWorkers, start_ray
 
-    ray, own = start_ray(address, workers)
+    ray, own = start_ray(address, workers, spec.imports)
     actors: RayWorkers | None = None
     try:
         gpus = spec.device.startswith("cuda") or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
         device_type = "cuda" if gpus else "cpu"
         cpus = 1 if address is None else plain_lanes(device_type).threads
-        actors = RayWorkers(ray, spec, workers, cpus=cpus, gpus=int(gpus))
-        codec, lanes = planner(spec, device_type)
-        actors.lanes = lanes_of_each(lanes, workers if address is None else lanes.count)
-        return run_job(spec, codec, lambda _: actors, workers, progress)
+        hired = actors = RayWorkers(ray, spec, workers, cpus=cpus, gpus=int(gpus))
+
+        def hire(lanes: Lanes) -> RayWorkers:
+            hired.lanes = lanes_of_each(lanes, workers if address is None else lanes.count)
+            return hired
+
+        return run(device_type, hire)
     finally:
         if actors is not None:
             actors.close(gently=False)

@@ -23,10 +23,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from ..errors import VaetoolsError
-from .engine import LISTEN_SECONDS, PATIENCE, Died, File, Message, Teller, Told, Workers, load_codec
-from .ledger import Outcome
-from .shares import Share
-from .spec import Spec, process_shard
+from .engine import LISTEN_SECONDS, PATIENCE, Died, File, Message, Part, Teller, Told, Work, Workers
 
 if TYPE_CHECKING:
     from ..model.threads import Lanes
@@ -42,12 +39,12 @@ class LocalWorker:
     busy: bool = False
 
 
-def get_ready() -> Context:
+def get_ready(imports: Sequence[str]) -> Context:
     """Have what workers import imported meanwhile, in a process beside this one."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "vaetools.codec.codec"])
+    context.set_forkserver_preload([__name__, *imports])
     forkserver.ensure_running()
     return context
 
@@ -55,7 +52,7 @@ def get_ready() -> Context:
 class LocalWorkers(Workers[LocalWorker]):
     """devices: one for each, and again from the first where there are more workers. pids: of all that were started."""
 
-    def __init__(self, spec: Spec, context: Context, devices: Sequence[str], lanes: Lanes) -> None:
+    def __init__(self, spec: Work, context: Context, devices: Sequence[str], lanes: Lanes) -> None:
         self.spec, self.context, self.devices, self.lanes = spec, context, devices, lanes
         self.pids: list[int] = []
         self._hired: list[LocalWorker] = []
@@ -72,7 +69,7 @@ class LocalWorkers(Workers[LocalWorker]):
         self.pids.append(process.pid or 0)
         return worker
 
-    def give(self, worker: LocalWorker, share: Share) -> None:
+    def give(self, worker: LocalWorker, share: Part) -> None:
         worker.busy = True
         with suppress(OSError):  # it is dead, and `listen` tells
             worker.connection.send(share)
@@ -121,7 +118,7 @@ class _deaf_to_interrupts:
             signal.signal(signal.SIGINT, self.before)
 
 
-def _serve(connection: Connection, spec: Spec, device: str, lanes: Lanes) -> None:
+def _serve(connection: Connection, spec: Work, device: str, lanes: Lanes) -> None:
     """Do one share after another until the other end is closed, or SIGTERM comes."""
     stop, lock = threading.Event(), threading.Lock()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -138,11 +135,10 @@ def _serve(connection: Connection, spec: Spec, device: str, lanes: Lanes) -> Non
         send(Told((file,)))
 
     try:
-        codec = load_codec(spec, device, lanes)
+        loaded = spec.load(device, lanes)
         while not stop.is_set():
-            share: Share = connection.recv()
-            outcome: Outcome = process_shard(spec, share, codec, progress=Teller(tell), patience=PATIENCE, stopped=stop.is_set)
-            send(outcome)
+            share: Part = connection.recv()
+            send(spec.process(share, loaded, progress=Teller(tell), patience=PATIENCE, stopped=stop.is_set))
     except (EOFError, KeyboardInterrupt):
         return
     except VaetoolsError as error:

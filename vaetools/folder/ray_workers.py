@@ -16,13 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, VaetoolsError
-from .engine import LISTEN_SECONDS, PATIENCE, Died, File, Message, Teller, Told, Workers, load_codec
-from .ledger import Outcome
-from .shares import Share
-from .spec import Spec, process_shard
+from .engine import LISTEN_SECONDS, PATIENCE, Died, File, Message, Part, Sums, Teller, Told, Work, Workers
 
 if TYPE_CHECKING:
-    from ..codec.codec import Codec
     from ..model.threads import Lanes
 
 CALLS_AT_ONCE = 3  # a share, the question how far it is, and the word to stop
@@ -30,8 +26,11 @@ OBJECT_STORE = 100 << 20  # bytes; shares and outcomes are small
 STOP_SECONDS = 60.0  # for the batches that are worked on
 
 
-def start_ray(address: str | None, cpus: int) -> tuple[Any, bool]:
-    """Ray, and whether it was started here: else someone else in this process did. Raises UsageError where it cannot be."""
+def start_ray(address: str | None, cpus: int, imports: Sequence[str] = ()) -> tuple[Any, bool]:
+    """Ray, and whether it was started here: else someone else in this process did. Raises UsageError where it cannot be.
+
+    imports: modules that this process will need, and which it imports meanwhile.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -47,7 +46,7 @@ def start_ray(address: str | None, cpus: int) -> tuple[Any, bool]:
         del quiet["include_dashboard"]
     try:
         # Ray mostly waits meanwhile, for processes that it starts.
-        threading.Thread(target=importlib.import_module, args=("vaetools.codec.codec",), daemon=True).start()
+        threading.Thread(target=_import, args=(imports,), daemon=True).start()
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -68,7 +67,7 @@ class RayWorker:
 class RayWorkers(Workers[RayWorker]):
     """`count` get ready from now on. cpus, gpus: of each, as Ray counts them. lanes: to be set before a share is given."""
 
-    def __init__(self, ray: Any, spec: Spec, count: int, *, cpus: int, gpus: int) -> None:
+    def __init__(self, ray: Any, spec: Work, count: int, *, cpus: int, gpus: int) -> None:
         self.ray, self.spec = ray, spec
         self.lanes: Lanes | None = None
         self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_concurrency=CALLS_AT_ONCE)(_Actor)
@@ -83,7 +82,7 @@ class RayWorkers(Workers[RayWorker]):
     def hire(self, number: int) -> RayWorker:
         return self._ready.pop(0) if self._ready else self._create()
 
-    def give(self, worker: RayWorker, share: Share) -> None:
+    def give(self, worker: RayWorker, share: Part) -> None:
         worker.share = worker.actor.process.remote(share, self.lanes)
 
     def listen(self, workers: Sequence[RayWorker]) -> Iterator[tuple[RayWorker, Message]]:
@@ -135,34 +134,28 @@ class RayWorkers(Workers[RayWorker]):
 class _Actor:
     """Lives in a process of its own, with its model loaded."""
 
-    def __init__(self, spec: Spec, folder: str) -> None:
-        from ..codec import codec  # noqa: F401  (while the job is being planned)
-
+    def __init__(self, spec: Work, folder: str) -> None:
+        _import(spec.imports)  # while the job is being planned
         self.spec, self.folder = spec, folder
         self.stopped = threading.Event()
         self.files: list[File] = []
-        self.codec: Codec | None = None
+        self.loaded: Any = None
 
-    def _load(self, lanes: Lanes) -> Codec:
+    def _load(self, lanes: Lanes) -> Any:
         try:
             os.chdir(self.folder)  # paths may be relative
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be worked in on every machine ({error.strerror})") from None
         device = "cuda" if self.spec.device.startswith("cuda") else self.spec.device  # Ray shows each its own
-        return load_codec(self.spec, device, lanes)
+        return self.spec.load(device, lanes)
 
-    def process(self, share: Share, lanes: Lanes) -> tuple[Outcome | VaetoolsError | str, list[File]]:
+    def process(self, share: Part, lanes: Lanes) -> tuple[Sums | VaetoolsError | str, list[File]]:
         """An error of ours is an answer, and so is the text of any other one."""
         self.files = []
         try:
-            self.codec = self.codec or self._load(lanes)
-            outcome = process_shard(
-                self.spec,
-                share,
-                self.codec,
-                progress=Teller(self.files.append),
-                patience=PATIENCE,
-                stopped=self.stopped.is_set,
+            self.loaded = self.loaded or self._load(lanes)
+            outcome = self.spec.process(
+                share, self.loaded, progress=Teller(self.files.append), patience=PATIENCE, stopped=self.stopped.is_set
             )
         except VaetoolsError as error:
             return error, self.files
@@ -177,6 +170,11 @@ class _Actor:
 
     def stop(self) -> None:
         self.stopped.set()
+
+
+def _import(names: Sequence[str]) -> None:
+    for name in names:
+        importlib.import_module(name)
 
 
 def _reason(error: BaseException) -> str:

@@ -153,7 +153,7 @@ class Job:
         with Manifest.open_shard(target, share.shard, turn=share.turn, patience=patience) as manifest:
             ledger = Ledger(outcome, manifest, self.settings, progress or Silent())
             _tell(ledger.progress, share.todo)
-            take_over_done(share, manifest, outcome)
+            take_over_done(share, manifest, outcome, ledger.progress)
             if share.todo:
                 self._go_through(batches, target, ledger)
         outcome.seconds = time.perf_counter() - start

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..codec.container import Limits
 from ..errors import reason_of
-from .ledger import Outcome, Task
+from .ledger import JobProgress, Outcome, Task
 from .manifest import DONE, Manifest
 from .plan import Selection, crc32_of, in_batches, settle, with_sizes
 from .shard import Shard
@@ -98,8 +98,8 @@ def count_left(tasks: Sequence[Task], outcome: Outcome) -> None:
     outcome.stale += sum(task.stale for task in tasks)
 
 
-def take_over_done(share: Share, manifest: Manifest, outcome: Outcome) -> None:
-    """Note what was done of a share before whoever did it died: it is not done again."""
+def take_over_done(share: Share, manifest: Manifest, outcome: Outcome, progress: JobProgress) -> None:
+    """Note what was done of a share before whoever did it died: it is not done again, but told again."""
     for task in share.todo:
         entry = manifest.last(task.path, task.output)
         if entry is None or (entry.turn, entry.status) != (share.turn, DONE):
@@ -111,3 +111,4 @@ def take_over_done(share: Share, manifest: Manifest, outcome: Outcome) -> None:
         if there == entry.output_bytes and crc32_of(task.target) == entry.crc32:
             task.todo = False
             outcome.take_over(task, entry)
+            progress.advance(task.size, task.pixels)

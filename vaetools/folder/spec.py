@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..codec.container import Limits
 from ..codec.rate import Rate
+from .engine import load_codec
 from .job import BATCH_SIZE, TILE_SIZE, compress_job, compress_tasks, decompress_job, decompress_tasks
 from .ledger import JobProgress, Outcome, Task
 from .names import DEFAULT
@@ -20,13 +21,16 @@ if TYPE_CHECKING:  # a spec is made without torch
     from collections.abc import Callable
 
     from ..codec.codec import Codec
+    from ..model.threads import Lanes
 
 USUAL_LIMITS, EVERYTHING, USUAL_RATE = Limits(), Selection(), Rate()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(ABC):
-    """What every kind of job is told; see compress_folder. Can be pickled."""
+    """What both directions are told; see compress_folder. Can be pickled: it is the engine.Work of workers."""
+
+    imports: ClassVar[tuple[str, ...]] = ("vaetools.codec.codec",)
 
     source: Path
     target: Path
@@ -43,6 +47,14 @@ class Spec(ABC):
     @abstractmethod
     def job(self, codec: Codec) -> Job:
         """Raises UsageError on options that fit no file."""
+
+    def load(self, device: str, lanes: Lanes) -> Codec:
+        return load_codec(self, device, lanes)
+
+    def process(
+        self, share: Share, loaded: Codec, *, progress: JobProgress, patience: float, stopped: Callable[[], bool]
+    ) -> Outcome:
+        return process_shard(self, share, loaded, progress=progress, patience=patience, stopped=stopped)
 
 
 @dataclass(frozen=True, kw_only=True)
