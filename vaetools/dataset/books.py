@@ -75,7 +75,7 @@ class AugmentBooks:
     def fail(self, task: Task, error: BaseException | str) -> None:
         """Raises VaetoolsError if the records cannot be written."""
         with self._lock:
-            reason = self.outcome.fail(task.source, error)
+            reason = self.outcome.fail(task.local, error)
         outputs = [copy for copy in task.copies if copy.todo] if isinstance(task, Source) else [task]
         self._append([self._record(output, status=FAILED, error=reason) for output in outputs if isinstance(output, Output)])
         for output in outputs:

@@ -95,7 +95,7 @@ def settle(plan: Plan, records: Records, job: Job, *, thoroughly: bool) -> list[
     for output in plan.outputs:
         if not output.mtime_ns:
             if output.path not in sizes:
-                sizes[output.path] = _size_and_time(output.source)
+                sizes[output.path] = _size_and_time(output.local)
             found = sizes[output.path]
             if isinstance(found, str):
                 output.todo = False

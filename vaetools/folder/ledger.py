@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import VaetoolsError, reason_of
+from ..storage.blob import Readable
 from .manifest import DONE, FAILED, Entry, Manifest, number_or_inf
 
 NO_MORE_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -26,7 +27,7 @@ class Task:
     state: what is known about it before it is read, in words.
     """
 
-    source: Path
+    source: Readable
     folder: Path
     path: str
     output: str
@@ -42,6 +43,13 @@ class Task:
     @property
     def target(self) -> Path:
         return self.folder / self.output
+
+    @property
+    def local(self) -> Path:
+        """The source, in jobs that take only files of this machine."""
+        if not isinstance(self.source, Path):
+            raise TypeError(f"{self.source} is no file of this machine")
+        return self.source
 
     @property
     def pixels(self) -> int:
@@ -79,7 +87,7 @@ class Outcome:
     lowest_range_psnr: float | None = None
     seconds: float = 0.0
 
-    def fail(self, path: Path, error: BaseException | str) -> str:
+    def fail(self, path: Readable, error: BaseException | str) -> str:
         """Returns the reason, in words."""
         return note_failure(self.failed, path, error)
 
@@ -123,7 +131,7 @@ def _lowest(one: float | None, other: float | None) -> float | None:
     return min((value for value in (one, other) if value is not None), default=None)
 
 
-def note_failure(failed: list[tuple[str, str]], path: Path, error: BaseException | str) -> str:
+def note_failure(failed: list[tuple[str, str]], path: Readable, error: BaseException | str) -> str:
     """Append a file and the reason, in words, which is returned."""
     reason = reason_of(error).removeprefix(f"{path}: ")
     failed.append((str(path), reason))

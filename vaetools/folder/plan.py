@@ -23,6 +23,8 @@ from ..codec.container import Limits
 from ..errors import LimitExceeded, UsageError, VaetoolsError, reason_of
 from ..images.ahead import reader_threads
 from ..images.folder import walk
+from ..storage.blob import Readable
+from ..storage.place import Place, Source
 from .ledger import Outcome, Task
 from .manifest import FAILED, Entry, Manifest
 
@@ -85,7 +87,7 @@ def make_target(target: Path) -> None:
 
 
 def list_tasks(
-    source: Path,
+    source: Source,
     target: Path,
     suffixes: frozenset[str],
     output_name: Callable[[str], str],
@@ -96,6 +98,21 @@ def list_tasks(
 
     What is passed over goes into the outcome, what cannot be looked at is failed there. Raises UsageError if nothing is left.
     """
+    found = (
+        _list_place(source, suffixes, outcome) if isinstance(source, Place) else _list_folder(source, target, suffixes, outcome)
+    )
+    tasks = []
+    for inside, file in found:
+        if selection.takes(inside):
+            folder, slash, name = inside.rpartition("/")
+            tasks.append(Task(file, target, inside, folder + slash + output_name(name)))
+    outcome.filtered = len(found) - len(tasks)
+    if not tasks:
+        raise UsageError(f"{source}: none of its {len(found)} files is left by --include and --exclude")
+    return tasks
+
+
+def _list_folder(source: Path, target: Path, suffixes: frozenset[str], outcome: Outcome) -> list[tuple[str, Readable]]:
     root, paths = source, [source]
     if source.is_dir():
         listing = walk(source, suffixes, leave_out=target)
@@ -107,16 +124,13 @@ def list_tasks(
     else:
         root = source.parent
     start = 0 if root == Path() else len(root.as_posix().rstrip("/")) + 1
-    tasks = []
-    for path in paths:
-        inside = path.as_posix()[start:]
-        if selection.takes(inside):
-            folder, slash, name = inside.rpartition("/")
-            tasks.append(Task(path, target, inside, folder + slash + output_name(name)))
-    outcome.filtered = len(paths) - len(tasks)
-    if not tasks:
-        raise UsageError(f"{source}: none of its {len(paths)} files is left by --include and --exclude")
-    return tasks
+    return [(path.as_posix()[start:], path) for path in paths]
+
+
+def _list_place(source: Place, suffixes: frozenset[str], outcome: Outcome) -> list[tuple[str, Readable]]:
+    contents = source.list(suffixes)
+    outcome.others = contents.others
+    return list(contents.files)
 
 
 def refuse_existing(tasks: Sequence[Task]) -> None:

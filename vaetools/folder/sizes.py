@@ -6,10 +6,10 @@ Nothing depends on their being right but which images share a batch: the image i
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import BinaryIO
 
 from ..images.read import probe
+from ..storage.blob import Readable
 
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 JPEG_START = b"\xff\xd8\xff"
@@ -17,9 +17,9 @@ FRAME_MARKERS = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 
 SEGMENTS = 100  # of a JPEG that are looked at
 
 
-def size_of_image(path: Path) -> tuple[int, int]:
+def size_of_image(source: Readable) -> tuple[int, int]:
     """(height, width) as stored. Raises ImageError or OSError."""
-    with open(path, "rb") as file:
+    with source.open("rb") as file:
         start = file.read(24)
         found = None
         if start.startswith(PNG_START) and len(start) == 24:
@@ -29,7 +29,7 @@ def size_of_image(path: Path) -> tuple[int, int]:
             found = _size_of_jpeg(file)
     if found and all(found):
         return found
-    opened = probe(path)
+    opened = probe(source)
     return opened.height, opened.width
 
 
