@@ -19,6 +19,7 @@ from ..folder.ledger import JobProgress, Outcome
 from ..folder.names import DEFAULT, RESTORED_FORMATS
 from ..folder.plan import ON_EXISTS, Selection
 from ..folder.shard import ENGINES, Shard
+from ..storage.place import parse_sources
 from . import EXIT_FAILED
 from .outcome import beside, print_failures, print_left_out, shown
 from .progress import job_progress
@@ -26,6 +27,7 @@ from .progress import job_progress
 if TYPE_CHECKING:
     from ..codec.codec import Codec
     from ..codec.rate import Rate
+    from ..folder.division import Division
     from ..folder.job import Forecast
     from ..folder.spec import Spec
 
@@ -66,6 +68,13 @@ class FolderOptions:
     address: str | None
     max_megapixels: float
     as_json: bool
+    tar: bool
+    tar_samples: int | None
+    tar_bytes: int | None
+
+    def __post_init__(self) -> None:
+        if not self.tar and (self.tar_samples is not None or self.tar_bytes is not None):
+            raise click.UsageError("--tar-samples and --tar-bytes say how --tar divides a folder: give --tar, too")
 
     @property
     def limits(self) -> Limits:
@@ -89,6 +98,8 @@ class FolderOptions:
 
     def run(self, spec: Spec) -> Outcome:
         """Load the model and do the job, here or by an engine."""
+        if self.tar:
+            return self._run_tars(spec)
         from ..folder.engines import default_workers, run_on_engine
 
         workers = self.workers or (1 if self.shard else default_workers(self.device))
@@ -102,12 +113,37 @@ class FolderOptions:
             codec = Codec.load(self.model, self.device, limits=self.limits)
             return run_here(spec, codec, self.shard, progress)
 
+    def _run_tars(self, spec: Spec) -> Outcome:
+        from ..codec.codec import Codec
+        from ..folder.tars import run_tars
+
+        division = self.division(spec)
+        codec = Codec.load(self.model, self.device, limits=self.limits)
+        with job_progress() as progress:
+            return run_tars(spec, codec, division, shard=self.shard, progress=progress)
+
+    def division(self, spec: Spec) -> Division:
+        from ..folder.division import SAMPLES, Division
+        from ..storage.shards import TarShards
+
+        if self.engine != "local" or (self.workers or 1) > 1 or self.address is not None:
+            raise click.UsageError(
+                "--tar writes whole tars, which --engine and --workers do not divide: start several with --shard 1/4, 2/4, ..."
+            )
+        if isinstance(spec.source, TarShards) and (self.tar_samples is not None or self.tar_bytes is not None):
+            raise click.UsageError("each tar becomes a tar: --tar-samples and --tar-bytes are for folders")
+        return Division(SAMPLES if self.tar_samples is None else self.tar_samples, self.tar_bytes)
+
     def _check_engine(self, workers: int) -> None:
         if self.shard and (self.engine != "local" or workers > 1):
             raise click.UsageError("--shard is one process's part of a job, and --engine and --workers divide a job: choose")
 
     def foresee(self, spec: Spec) -> Forecast:
-        """What the job would do, for a shard. The model tells which batches it takes."""
+        """What the job would do, for a shard, whose batches the model tells, or to tars."""
+        if self.tar:
+            from ..folder.tars import foresee_tars
+
+            return foresee_tars(spec, self.division(spec), shard=self.shard)
         from ..folder.engine import planner
         from ..folder.job import foresee_shard
         from ..folder.plan import check_places
@@ -152,6 +188,18 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Refuse larger images.",
         ),
+        click.option(
+            "--tar-bytes",
+            type=Size(),
+            help="Bytes that the files of a tar have in the source, at most, but for a single sample of more: 1GB, 500MB.",
+        ),
+        click.option("--tar-samples", type=click.IntRange(1), help="Samples a tar, at most, from a folder [default: 10000]."),
+        click.option(
+            "--tar",
+            is_flag=True,
+            help="Write WebDataset tars: of a tar one of the same name, with all that is no image in it as it is; of a folder "
+            "shard-000000.tar and so on.",
+        ),
         click.option("--address", metavar="ADDRESS", help="Of a Ray cluster [default: Ray is started here for the job]."),
         click.option("--workers", type=click.IntRange(1), help="Of the engine [default: one per GPU, or 1]."),
         click.option(
@@ -191,7 +239,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @folder_options
 @click.option(
     "-q",
@@ -213,7 +261,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--keep-tags", is_flag=True, help="Keep all that DICOM and NIfTI files say: names of patients, dates, texts.")
 def compress(
-    source: Path,
+    sources: tuple[str, ...],
     quality: float | None,
     target_bpp: float | None,
     target_size: int | None,
@@ -227,6 +275,8 @@ def compress(
 ) -> None:
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
 
+    SOURCE may also be tars: photos.tar, 'photos-{000..041}.tar', 'shards/*.tar', or a folder of them.
+
     Colours are what the model compresses. Transparency, colour profile, EXIF and XMP are kept as they are, and the pixels as
     they are stored: an EXIF orientation stays one. Animated images are refused, each with a line in the summary. The same
     command again goes on where a job was stopped, even by a power cut.
@@ -236,11 +286,11 @@ def compress(
     from ..folder.job import foresee_compression
     from ..folder.spec import CompressSpec
 
-    rate = _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
+    source, rate = parse_sources(sources), _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
     options = FolderOptions(**given)
     settings: dict[str, Any] = {"preview": preview, "errors": errors, "keep_tags": keep_tags}
     spec = CompressSpec(source=source, rate=rate, tile_size=tile_size, verify=verify, **settings, **options.common)
-    if options.dry_run and options.shard:
+    if options.dry_run and (options.shard or options.tar):
         _print_forecast("compressed", options.foresee(spec), options.as_json)
         return
     if options.dry_run:
@@ -254,7 +304,7 @@ def compress(
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @folder_options
 @click.option(
     "--format",
@@ -264,8 +314,8 @@ def compress(
 )
 @click.option("--window", is_flag=True, help="DICOM and NIfTI as 8-bit gray, as their window shows them; with --format png, ...")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of damaged files, too; they count as failed.")
-def decompress(source: Path, format_name: str | None, window: bool, allow_partial: bool, **given: Any) -> None:
-    """Restore every .vtc file below SOURCE, a folder or one file; the tree is kept.
+def decompress(sources: tuple[str, ...], format_name: str | None, window: bool, allow_partial: bool, **given: Any) -> None:
+    """Restore every .vtc file below SOURCE, a folder, one file, or tars as `compress` takes them; the tree is kept.
 
     a.png.vtc is restored as a.png, a.jpg.vtc as a.jpg.png, and a.dcm.vtc as a.dcm.
     Files name their model by its content: --model is needed only where it is not among the installed ones.
@@ -273,9 +323,9 @@ def decompress(source: Path, format_name: str | None, window: bool, allow_partia
     from ..folder.job import foresee_decompression
     from ..folder.spec import DecompressSpec
 
-    options, name = FolderOptions(**given), format_name or DEFAULT
+    source, options, name = parse_sources(sources), FolderOptions(**given), format_name or DEFAULT
     spec = DecompressSpec(source=source, format=name, allow_partial=allow_partial, window=window, **options.common)
-    if options.dry_run and options.shard:
+    if options.dry_run and (options.shard or options.tar):
         _print_forecast("restored", options.foresee(spec), options.as_json)
         return
     if options.dry_run:

@@ -23,6 +23,7 @@ from ..images.picture import Picture
 from ..images.read import probe, read_picture
 from ..images.write import save_picture
 from ..medical.windowing import scan_of, windowed
+from ..storage.place import Source
 from .ledger import Errors, JobProgress, Outcome, Product, Task
 from .manifest import Manifest
 from .names import DEFAULT, ORIGINAL, SCANS, SUFFIX, compressed_name, format_of_name
@@ -60,7 +61,7 @@ class _Compressed:
 
 
 def compress_folder(
-    source: Path,
+    source: Source,
     target: Path,
     codec: Codec,
     rate: Rate = Rate(),
@@ -93,7 +94,7 @@ def compress_folder(
     return job.run(compress_tasks(source, target, selection, outcome), target, selection, outcome, progress, shard)
 
 
-def compress_tasks(source: Path, target: Path, selection: Selection, outcome: Outcome) -> list[Task]:
+def compress_tasks(source: Source, target: Path, selection: Selection, outcome: Outcome) -> list[Task]:
     return list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
 
 
@@ -164,7 +165,7 @@ def compress_job(
 
 
 def decompress_folder(
-    source: Path,
+    source: Source,
     target: Path,
     codec: Codec,
     format: str = DEFAULT,
@@ -193,7 +194,7 @@ def decompress_folder(
     return job.run(tasks, target, selection, outcome, progress, shard)
 
 
-def decompress_tasks(source: Path, target: Path, format: str, selection: Selection, outcome: Outcome) -> list[Task]:
+def decompress_tasks(source: Source, target: Path, format: str, selection: Selection, outcome: Outcome) -> list[Task]:
     return list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
 
 
@@ -229,7 +230,7 @@ def decompress_job(
     return Job(
         settings=decompress_settings(format, window=window),
         limits=codec.limits,
-        size_of=lambda task: _compressed_size(task, codec.limits),
+        size_of=lambda task: compressed_size(task, codec.limits),
         key_of=lambda task: codec.plan_key(task.height, task.width),
         batch_limit=lambda key: codec.batch_limit(key, batch_size),
         lanes=codec.lanes,
@@ -248,7 +249,7 @@ class Forecast:
 
 
 def foresee_compression(
-    source: Path,
+    source: Source,
     target: Path,
     rate: Rate = Rate(),
     *,
@@ -264,11 +265,11 @@ def foresee_compression(
     check_places(source, target)
     tasks = compress_tasks(source, target, selection, outcome)
     settings = compress_settings(rate, tile_size, preview=preview, errors=errors, keep_tags=keep_tags)
-    return _foresee(tasks, target, selection, settings, outcome, _opened_size, limits)
+    return _foresee(tasks, target, selection, settings, outcome, opened_size, limits)
 
 
 def foresee_decompression(
-    source: Path,
+    source: Source,
     target: Path,
     format: str = DEFAULT,
     *,
@@ -286,7 +287,7 @@ def foresee_decompression(
         selection,
         decompress_settings(format, window=window),
         outcome,
-        lambda task: _compressed_size(task, limits),
+        lambda task: compressed_size(task, limits),
         limits,
     )
 
@@ -360,12 +361,12 @@ def decompress_settings(format: str, *, window: bool = False) -> str:
     return f"restored as {'png' if format == DEFAULT else format}{', in its window' * window}"
 
 
-def _opened_size(task: Task) -> tuple[int, int]:
+def opened_size(task: Task) -> tuple[int, int]:
     found = probe(task.source)
     return found.height, found.width
 
 
-def _compressed_size(task: Task, limits: Limits) -> tuple[int, int]:
+def compressed_size(task: Task, limits: Limits) -> tuple[int, int]:
     with task.source.open("rb") as file:
         header, _ = read_header(file.read(HEADER_ROOM), limits)
     return header.height, header.width

@@ -65,14 +65,14 @@ def _fits(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_places(source: Path, target: Path) -> None:
+def check_places(source: Source, target: Path) -> None:
     """Raises UsageError where a job would write among what it reads, or to no folder."""
-    if not source.exists():
+    if isinstance(source, Path) and not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target}: is a file, not a folder to write to")
-    folder = source if source.is_dir() else source.parent
-    if target.resolve() == folder.resolve():
+    folders = source.local_folders if isinstance(source, Place) else [source if source.is_dir() else source.parent]
+    if any(target.resolve() == folder.resolve() for folder in folders):
         raise UsageError(f"{target}: the output folder must not be the input folder")
 
 
@@ -130,6 +130,7 @@ def _list_folder(source: Path, target: Path, suffixes: frozenset[str], outcome: 
 def _list_place(source: Place, suffixes: frozenset[str], outcome: Outcome) -> list[tuple[str, Readable]]:
     contents = source.list(suffixes)
     outcome.others = contents.others
+    outcome.failed += contents.problems
     return list(contents.files)
 
 

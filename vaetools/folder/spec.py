@@ -9,9 +9,22 @@ from typing import TYPE_CHECKING
 
 from ..codec.container import Limits
 from ..codec.rate import Rate
-from .job import BATCH_SIZE, TILE_SIZE, compress_job, compress_tasks, decompress_job, decompress_tasks
+from ..images.folder import SUFFIXES
+from ..storage.place import Source
+from .job import (
+    BATCH_SIZE,
+    TILE_SIZE,
+    compress_job,
+    compress_settings,
+    compress_tasks,
+    compressed_size,
+    decompress_job,
+    decompress_settings,
+    decompress_tasks,
+    opened_size,
+)
 from .ledger import JobProgress, Outcome, Task
-from .names import DEFAULT
+from .names import DEFAULT, SUFFIX, compressed_name, restored_name
 from .plan import Selection
 from .run import Job, never
 from .shares import Share
@@ -28,7 +41,7 @@ USUAL_LIMITS, EVERYTHING, USUAL_RATE = Limits(), Selection(), Rate()
 class Spec(ABC):
     """What every kind of job is told; see compress_folder. Can be pickled."""
 
-    source: Path
+    source: Source
     target: Path
     model: str = "photo"
     device: str = "auto"
@@ -43,6 +56,26 @@ class Spec(ABC):
     @abstractmethod
     def job(self, codec: Codec) -> Job:
         """Raises UsageError on options that fit no file."""
+
+    # What can be told without a model.
+
+    @property
+    @abstractmethod
+    def suffixes(self) -> frozenset[str]:
+        """Of the files that it is for."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> str:
+        """The beginning of the job's settings."""
+
+    @abstractmethod
+    def output_name(self, name: str) -> str:
+        """What a file, or path, is called when it is done."""
+
+    @abstractmethod
+    def size_of(self, task: Task) -> tuple[int, int]:
+        """(height, width) of an image, by its header. Raises VaetoolsError or OSError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +102,20 @@ class CompressSpec(Spec):
             keep_tags=self.keep_tags,
         )
 
+    @property
+    def suffixes(self) -> frozenset[str]:
+        return SUFFIXES
+
+    @property
+    def settings(self) -> str:
+        return compress_settings(self.rate, self.tile_size, preview=self.preview, errors=self.errors, keep_tags=self.keep_tags)
+
+    def output_name(self, name: str) -> str:
+        return compressed_name(name)
+
+    def size_of(self, task: Task) -> tuple[int, int]:
+        return opened_size(task)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecompressSpec(Spec):
@@ -83,6 +130,20 @@ class DecompressSpec(Spec):
         return decompress_job(
             codec, self.format, batch_size=self.batch_size, allow_partial=self.allow_partial, window=self.window
         )
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        return frozenset((SUFFIX,))
+
+    @property
+    def settings(self) -> str:
+        return decompress_settings(self.format, window=self.window)
+
+    def output_name(self, name: str) -> str:
+        return restored_name(name, self.format)
+
+    def size_of(self, task: Task) -> tuple[int, int]:
+        return compressed_size(task, self.limits)
 
 
 def process_shard(

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UsageError
 from .blob import Blob
 
 
 @dataclass(frozen=True)
 class Contents:
     """files: the wanted ones, with their paths below the place (`/` between the parts), sorted by these. others: how many more
-    there are, without those that vaetools puts beside its results.
+    there are, without those that vaetools puts beside its results. problems: what cannot be used though it might be wanted, with
+    the reason.
     """
 
     files: Sequence[tuple[str, Blob]]
     others: int = 0
+    problems: Sequence[tuple[str, str]] = ()
 
 
 class Place(ABC):
@@ -34,10 +37,32 @@ class Place(ABC):
         Raises UsageError if there is no such place, it cannot be listed, or it holds none.
         """
 
+    @property
+    def local_folders(self) -> Sequence[Path]:
+        """Those of this machine that it lies in, which nothing is to be written to."""
+        return ()
+
 
 Source = Path | Place
 
 
 def parse_source(text: str) -> Source:
-    """What an argument names. Raises UsageError on what is no place."""
-    return Path(text)
+    """What an argument names: a file or a folder, or tars (see shards.py). Raises UsageError on what is no place."""
+    from .shards import TarShards, is_tars
+
+    path = Path(text)
+    if path.is_dir():
+        return TarShards.in_folder(path) or path
+    return TarShards.of(text) if is_tars(text) else path
+
+
+def parse_sources(texts: Sequence[str]) -> Source:
+    """What several arguments name, such as a shell makes of `shards/*.tar`. Raises UsageError if they are not all tars."""
+    from .shards import TarShards, is_tars
+
+    if len(texts) == 1:
+        return parse_source(texts[0])
+    others = [text for text in texts if not is_tars(text)]
+    if others:
+        raise UsageError(f"{others[0]}: only tars can be taken several at once; give one folder, or one command for each")
+    return TarShards.of_all(texts)
