@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
 import socket
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from vaetools import Codec
+from vaetools import LatentAugment, latent_collate
 from vaetools.cli import main
-from vaetools.errors import TrainingError, UsageError
+from vaetools.codec.loaded import codecs
+from vaetools.errors import FormatError, TrainingError, UsageError
 from vaetools.images.folder import SUFFIXES
 from vaetools.images.picture import Picture
 from vaetools.model import precision
@@ -27,16 +31,22 @@ from vaetools.storage.place import parse_source
 from vaetools.storage.shards import TarShards
 from vaetools.training.data import CropSampler, ImageCache
 from vaetools.training.loop import train as train_on
-from vaetools.webdataset import FORMS, in_colours, vtc_decoder
+from vaetools.webdataset import FORMS, in_colours, latent_samples, vtc_decoder
 
 from .conftest import PHOTOGRAPHS, photograph, tiny
 from .tar_files import content, make_shards, make_tar, samples
 from .test_training import PACKAGE_ROOT, metrics, settings, train
 
 webdataset = pytest.importorskip("webdataset")
-pytestmark = pytest.mark.filterwarnings(  # webdataset leaves tars open, for the garbage collector to close
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+
+
+@pytest.fixture(autouse=True)
+def without_open_tars() -> Iterator[None]:
+    """webdataset leaves them to the garbage collector, which complains: here, and not in whatever test comes next."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +87,7 @@ def test_samples_keep_their_keys_and_their_classes(small: Path) -> None:
 def test_forms_are_those_of_webdataset(small: Path, tmp_path: Path, form: str) -> None:
     """Of the decoded image, kept as PNG: its own handler makes the same of it, to the last bit."""
     data = content(small / "photos-000.tar")["0001.jpg.vtc"]
-    Image.fromarray(Codec.load().decode([data])[0].picture.pixels).save(tmp_path / "a.png")
+    Image.fromarray(codecs.get("photo").decode([data])[0].picture.pixels).save(tmp_path / "a.png")
     expected = webdataset.imagehandler(form)(".png", (tmp_path / "a.png").read_bytes())
     found = one(data, form)
     assert type(found) is type(expected)
@@ -139,9 +149,32 @@ def test_an_unknown_form_is_refused() -> None:
 def test_alpha_and_16_bits() -> None:
     deep = np.array([[[0, 65535], [32768, 0]]], np.uint16)
     assert in_colours(deep, "rgba").tolist() == [[[0, 0, 0, 65535], [32768, 32768, 32768, 0]]]
-    data = Codec.load().compress([Picture(np.full((8, 8, 1), 32768, np.uint16))])[0]
+    data = codecs.get("photo").compress([Picture(np.full((8, 8, 1), 32768, np.uint16))])[0]
     assert one(data, "l8").max() == one(data, "l8").min() == 128
     assert one(data, "l").max() == pytest.approx(32768 / 65535, abs=1e-6)
+
+
+def test_samples_become_images_on_the_other_side(small: Path) -> None:
+    """Without operators they are the codec's, but for what rounding does in another batch."""
+    items = list(pipeline(small).map(latent_samples(crop=40, classes=3)))
+    images, labels = LatentAugment("photo", (), device="cpu", bfloat16=False)(latent_collate(items))
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2]
+    whole = [image for (image,) in pipeline(small, vtc_decoder("torch")).to_tuple("jpg.vtc")]
+    for image, one, item in zip(images, whole, items, strict=True):
+        place = item.place
+        assert (image - one[:, place.top : place.bottom, place.left : place.right]).abs().mean() < 0.02
+
+
+def test_workers_hand_over_latents(small: Path) -> None:
+    dataset = pipeline(small).map(latent_samples(crop=40))
+    loader = webdataset.WebLoader(dataset, batch_size=3, collate_fn=latent_collate, num_workers=2)
+    assert sorted(label for batch in loader for label in batch.labels.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("options", [{"label": "txt"}, {"label": "json"}, {"image": "png.vtc"}], ids=str)
+def test_a_sample_that_lacks_something_is_told_by_its_key(small: Path, options: dict[str, str]) -> None:
+    with pytest.raises(FormatError, match=r"0000: has no|0000: txt|0000: json"):
+        next(iter(pipeline(small).map(latent_samples(**options))))
 
 
 def test_vaetools_does_without_webdataset() -> None:

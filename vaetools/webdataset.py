@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,9 @@ from PIL import Image
 from .codec.container import read_header
 from .codec.loaded import codecs
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .latents.samples import LatentSamples
 
 # webdataset/autodecode.py: what its own image handlers give; (container, whether in floats of 0..1, colours).
 FORMS: dict[str, tuple[str, bool, str]] = {
@@ -73,9 +76,7 @@ class VtcDecoder:
         return torch.from_numpy(np.ascontiguousarray(result.transpose(2, 0, 1) if result.ndim == 3 else result))
 
 
-def vtc_decoder(
-    form: str, *, model: str | os.PathLike[str] | None = None, device: str = "cpu"
-) -> Callable[[str, bytes], Any]:
+def vtc_decoder(form: str, *, model: str | os.PathLike[str] | None = None, device: str = "cpu") -> Callable[[str, bytes], Any]:
     """What to give to `WebDataset(...).decode`, before the names of decoders of other members.
 
     form: as of webdataset's own image handlers: "rgb8" is (H, W, 3) uint8, "rgb" the same in float32 of 0..1, "torch"
@@ -91,6 +92,25 @@ def vtc_decoder(
     if form not in FORMS:
         raise UsageError(f"{form!r} is no form of images; those of webdataset are {', '.join(FORMS)}")
     return VtcDecoder(form, None if model is None else os.fspath(model), device)
+
+
+def latent_samples(model: str | os.PathLike[str] = "photo", **options: Any) -> LatentSamples:
+    """What to give to `WebDataset(...).map`: a sample becomes a LatentItem, for `latent_collate` and `LatentAugment`.
+
+    model: that all files were written with. Options: image, the member that is the image [default: the first that ends with
+    .vtc]; label, that which is the label [cls], or None; target_transform, from its bytes to the label [int]; classes, how many
+    there are, for operators that mix them; crop and seed as of LatentFolder.
+    Raises UsageError and ModelError.
+
+    >>> dataset = webdataset.WebDataset("small-{000..041}.tar").map(latent_samples("photo", crop=224))
+    >>> loader = webdataset.WebLoader(dataset, batch_size=64, num_workers=2, collate_fn=latent_collate)
+    >>> augment = LatentAugment("photo", "jitter", 0.5)
+    >>> for batch in loader:
+    ...     images, labels = augment(batch)
+    """
+    from .latents.samples import LatentSamples
+
+    return LatentSamples(model, **options)
 
 
 def in_colours(pixels: np.ndarray, colours: str) -> np.ndarray:

@@ -130,7 +130,8 @@ def _list_folder(source: Path, target: Path, suffixes: frozenset[str], outcome: 
 def _list_place(source: Place, suffixes: frozenset[str], outcome: Outcome) -> list[tuple[str, Readable]]:
     contents = source.list(suffixes)
     outcome.others = contents.others
-    outcome.failed += contents.problems
+    for path, reason in contents.refused:
+        outcome.failed.append((path, reason))
     return list(contents.files)
 
 

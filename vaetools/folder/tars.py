@@ -56,7 +56,7 @@ def run_tars(
     UsageError where the folder of the tars was divided otherwise before.
     """
     start, outcome, target = time.perf_counter(), Outcome(), spec.target
-    check_places(spec.source, target)
+    _check_places(spec)
     job = spec.job(codec)
     groups = divide(spec, division, outcome)
     mine = _part(groups, shard, outcome)
@@ -80,7 +80,7 @@ def run_tars(
 def foresee_tars(spec: Spec, division: Division = Division(), *, shard: Shard | None = None) -> Forecast:
     """What run_tars would do, from names and headers. Writes nothing, and needs neither torch nor a model."""
     outcome, target = Outcome(), spec.target
-    check_places(spec.source, target)
+    _check_places(spec)
     groups = divide(spec, division, outcome)
     manifest = Manifest.read(target)
     _refuse_other_division(groups, spec, manifest)
@@ -102,6 +102,12 @@ def foresee_tars(spec: Spec, division: Division = Division(), *, shard: Shard | 
         list(with_sizes([task for task in tasks if todo], spec.size_of, spec.limits, fail))
     outcome.failed.sort()
     return Forecast(told, outcome)
+
+
+def _check_places(spec: Spec) -> None:
+    check_places(spec.source, spec.target)
+    if not isinstance(spec.target, Path):
+        raise UsageError(f"{spec.target}: tars are written to folders of this machine; copy them from there")
 
 
 def _part(groups: list[Group], shard: Shard | None, outcome: Outcome) -> list[Group]:

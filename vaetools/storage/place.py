@@ -14,13 +14,13 @@ from .blob import Blob
 @dataclass(frozen=True)
 class Contents:
     """files: the wanted ones, with their paths below the place (`/` between the parts), sorted by these. others: how many more
-    there are, without those that vaetools puts beside its results. problems: what cannot be used though it might be wanted, with
-    the reason.
+    there are, without those that vaetools puts beside its results. refused: what cannot be used though it might be wanted,
+    whole, and why.
     """
 
     files: Sequence[tuple[str, Blob]]
     others: int = 0
-    problems: Sequence[tuple[str, str]] = ()
+    refused: Sequence[tuple[str, str]] = ()
 
 
 class Place(ABC):

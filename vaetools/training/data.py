@@ -56,7 +56,7 @@ class ImageCache:
         elif isinstance(folder, Place):
             contents = folder.list(SUFFIXES)
             paths += (file for _, file in contents.files)
-            cache.unreadable += (f"{name}: {reason}" for name, reason in contents.problems)
+            cache.unreadable += (f"{name}: {reason}" for name, reason in contents.refused)
         else:
             paths += list_images(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
