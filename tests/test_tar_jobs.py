@@ -445,6 +445,19 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert list(content(tmp_path / "back" / "photos-001.tar"))[:3] == ["0002.cls", "0002.jpg.png", "0002.json"]
 
 
+def test_tars_are_verified(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "in", count=2, each=2)
+    vaetools("compress", shards, "-o", tmp_path / "small", "--tar")
+    result = vaetools("verify", tmp_path / "small", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["checked"]) == (0, 4)
+    path = tmp_path / "small" / "photos-001.tar"
+    path.write_bytes(path.read_bytes().replace(b'{"number": 3}', b'{"number": 4}'))
+    result = vaetools("verify", tmp_path / "small", "--quick", "--json")
+    assert json.loads(result.stdout)["bad"] == [
+        {"path": "photos-001.tar", "problem": "is not the tar that the manifest tells of: it was replaced or damaged since"}
+    ]
+
+
 @pytest.mark.slow
 def test_workers_take_members(tmp_path: Path) -> None:
     """To files: members go to other processes as they are."""

@@ -15,9 +15,13 @@ from ..errors import Corrupt, UsageError, VaetoolsError, reason_of
 from ..images.folder import walk
 from ..images.picture import Picture
 from ..images.read import read_picture
+from ..storage.shards import TarShards
+from ..storage.tar import SUFFIX as TAR
+from ..storage.tar import list_members
 from .ledger import JobProgress, Outcome, Silent, Task
 from .manifest import FAILED, Entry, Manifest, number_or_inf
 from .names import SUFFIX, compressed_name
+from .packing import crc32_of_file
 from .pipeline import Pipeline
 from .plan import Selection, in_batches, list_tasks, with_sizes
 
@@ -65,14 +69,18 @@ def verify_folder(
 
     With a codec, also that it decodes to the symbols that were encoded. With `against`, the folder of the originals, that
     each of them has a file; with both, that the file decodes to its original. What the manifest calls done must be there,
-    and what it calls failed is told. Raises UsageError if there is nothing to check.
+    and what it calls failed is told. Of a folder of tars, their .vtc members are checked, and each tar as a whole by the
+    manifest. Raises UsageError if there is nothing to check.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
+    if against is not None and TarShards.in_folder(folder):
+        raise UsageError(f"{folder}: holds tars, whose members are not compared with originals: verify them without --against")
     manifest = Manifest.read(folder)
     entries = {entry.output: entry for entry in manifest if entry.output.endswith(SUFFIX)}
     result = Verification(manifest=manifest.path.exists())
     tasks = _tasks(folder, required=not entries, result=result)
+    _check_tars(folder, manifest, result)
     there = {task.path for task in tasks}
     originals: dict[str, Path] = {}
     if against is not None:
@@ -98,6 +106,8 @@ def _inside(path: Path, folder: Path | None) -> str:
 
 
 def _tasks(folder: Path, *, required: bool, result: Verification) -> list[Task]:
+    if shards := TarShards.in_folder(folder):
+        return _members(shards, folder, result)
     outcome = Outcome()
     try:
         tasks = list_tasks(folder, folder, frozenset((SUFFIX,)), str, Selection(), outcome)
@@ -107,6 +117,26 @@ def _tasks(folder: Path, *, required: bool, result: Verification) -> list[Task]:
         tasks = []  # the manifest knows files, and none is there
     result.bad += [(_inside(Path(path), folder), reason) for path, reason in outcome.failed]
     return tasks
+
+
+def _members(shards: TarShards, folder: Path, result: Verification) -> list[Task]:
+    """Under the names that manifests have for them."""
+    tasks = []
+    for tar in shards.tars:
+        listing = list_members(tar)
+        result.bad += [(path.removeprefix(f"{folder}/"), reason) for path, reason in listing.problems]
+        names = [(f"{tar.name}/{member.inside}", member) for member in listing.members if member.inside.endswith(SUFFIX)]
+        tasks += [Task(member, folder, name, name) for name, member in names]
+    return tasks
+
+
+def _check_tars(folder: Path, manifest: Manifest, result: Verification) -> None:
+    """What is in them beside .vtc files is checked by nothing else."""
+    for entry in manifest:
+        path = folder / entry.output
+        is_tar = entry.output_bytes and "/" not in entry.output and entry.output.endswith(TAR)
+        if is_tar and path.is_file() and crc32_of_file(path) != entry.crc32:
+            result.bad.append((entry.output, "is not the tar that the manifest tells of: it was replaced or damaged since"))
 
 
 class _Check:
