@@ -433,6 +433,13 @@ def test_shards_of_a_folder_are_the_whole(album: Path, tmp_path: Path) -> None:
     assert sum(len(outcome.failed) for outcome in outcomes) == 1
 
 
+@pytest.mark.parametrize(("option", "tars"), [("--tar-samples=8", 3), ("--tar-bytes=40kB", 7)])
+def test_options_divide_a_folder(album: Path, tmp_path: Path, option: str, tars: int) -> None:
+    result = vaetools("compress", album, "-o", tmp_path / "out", "--tar", option, "--dry-run", "--json")
+    targets = [Path(file["target"]).relative_to(tmp_path / "out").parts[0] for file in json.loads(result.stdout)["files"]]
+    assert sorted(set(targets)) == [f"shard-{number:06}.tar" for number in range(tars)]
+
+
 # Commands, with a model.
 
 

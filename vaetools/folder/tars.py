@@ -224,7 +224,7 @@ class _Tars:
             if _look(group, self.spec, self.job.settings, self.manifest, self.outcome)[0]:
                 todo.append(group)
             else:
-                self.outcome.skipped += done[group.name]
+                self.outcome.skipped += done[group.name] or 1  # a tar of which the manifest knows nothing
                 _remove_spool(spool_of(self.spec.target, group.name))  # if it was killed while it removed it
         progress = _Rest(self.progress, sum(group.size for group in todo))
         for group in todo:
