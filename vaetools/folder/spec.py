@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..codec.container import Limits
 from ..codec.rate import Rate
+from ..storage.place import Source
 from .job import BATCH_SIZE, TILE_SIZE, compress_job, compress_tasks, decompress_job, decompress_tasks
 from .ledger import JobProgress, Outcome, Task
 from .names import DEFAULT
 from .plan import Selection
 from .run import Job, never
 from .shares import Share
+from .target import Folder
 
 if TYPE_CHECKING:  # a spec is made without torch
     from collections.abc import Callable
@@ -28,8 +29,8 @@ USUAL_LIMITS, EVERYTHING, USUAL_RATE = Limits(), Selection(), Rate()
 class Spec(ABC):
     """What every kind of job is told; see compress_folder. Can be pickled."""
 
-    source: Path
-    target: Path
+    source: Source
+    target: Folder
     model: str = "photo"
     device: str = "auto"
     limits: Limits = USUAL_LIMITS
