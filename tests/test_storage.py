@@ -266,6 +266,12 @@ def test_the_folders_of_a_web_server_are_places(website: tuple[str, Path]) -> No
     for name in ("album/a b.png", "album/deeper/c#.png", "album/notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (5, 4)).save(folder / name, "PNG")
+    large = photograph("astronaut", 400, 300)
+    large.save(folder / "large.png")
+    ((_, blob),) = Url(f"{address}/large.png").list(SUFFIXES).files
+    assert blob.size > HEAD  # and this server knows no ranges
+    assert (size_of_image(blob), read_picture(blob).pixels.shape) == ((300, 400), (300, 400, 3))
+    assert blob.read_range(70_000, 10) == (folder / "large.png").read_bytes()[70_000:70_010]
     contents = Url(f"{address}/album").list(SUFFIXES)
     assert [inside for inside, _ in contents.files] == ["a b.png", "deeper/c#.png"]
     assert [blob.size for _, blob in contents.files] == [(folder / "album/a b.png").stat().st_size] * 2

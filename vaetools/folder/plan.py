@@ -30,7 +30,7 @@ from .target import make_target as make_target
 
 ON_EXISTS = ("skip", "overwrite", "error")
 LOOK_CHUNK, LOOK_AHEAD = 16, 16  # files a call, and calls at once, for sizes that the manifest does not tell
-DISTANT_AHEAD = 32  # where most of the time of a call is the way to a store and back
+DISTANT_AHEAD = 32  # files, one a call, where most of the time of a call is the way to a store and back
 Key = TypeVar("Key", bound=Hashable)
 Fail = Callable[[Task, BaseException | str], None]
 
@@ -263,9 +263,10 @@ def with_sizes(
     remaining = iter(tasks)
     waiting: deque[tuple[list[Task], Future[None]]] = deque()
     distant = DISTANT_AHEAD if are_distant(tasks) else 0
+    length = 1 if distant else LOOK_CHUNK
     with ThreadPoolExecutor(distant or reader_threads(), "look") as pool:
         while not (stop and stop.is_set()):
-            chunk = list(itertools.islice(remaining, LOOK_CHUNK))
+            chunk = list(itertools.islice(remaining, length))
             if chunk:
                 waiting.append((chunk, pool.submit(look, chunk)))
             if not waiting:
