@@ -188,6 +188,21 @@ def test_an_image_is_read_by_one_request(memory: MemoryFileSystem, monkeypatch: 
     assert len(counting.parts) == 1
 
 
+@pytest.mark.parametrize(("room", "requests"), [(1 << 20, 3), (1000, 6)])
+def test_small_objects_are_fetched_once_for_head_and_all_while_there_is_room(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, requests: int
+) -> None:
+    monkeypatch.setattr(url_module, "KEPT", room)
+    for number in range(3):
+        photograph("astronaut", 40 + number, 30).save(tmp_path / f"{number}.png")
+        memory.pipe_file(f"{ROOT}/{number}.png", (tmp_path / f"{number}.png").read_bytes())
+    blobs = [blob for _, blob in Url("memory://store").list(SUFFIXES).files]
+    counting = Counting(monkeypatch)
+    assert [size_of_image(blob)[1] for blob in blobs] == [40, 41, 42]
+    assert [read_picture(blob).pixels.shape[1] for blob in blobs] == [40, 41, 42]
+    assert len(counting.parts) == requests
+
+
 def test_an_object_reads_as_a_file_does(memory: MemoryFileSystem, tmp_path: Path) -> None:
     data = bytes(range(256)) * 2000
     memory.pipe_file(f"{ROOT}/a.png", data)

@@ -241,7 +241,7 @@ class RemoteTarget(Target):
 
     def crc32(self, output: str) -> str:
         try:
-            return f"{zlib.crc32(self.url.read(output)):08x}"
+            return f"{zlib.crc32(self.url.blob(output, self._there.get(output, 0)).read_bytes()):08x}"
         except OSError:
             return ""
 

@@ -9,6 +9,7 @@ import io
 import re
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,7 @@ PACKAGES |= {"sftp": "paramiko", "ssh": "paramiko", "http": "aiohttp", "https": 
 LARGE = 64 << 20  # bytes of objects that some packages rather read in several parts at once
 THREADS = 16  # requests at the same time
 HEAD, GROWTH = 1 << 16, 8  # bytes of the first request for a part of an object; each further one is so many times as large
+KEPT = 64 << 20  # bytes of small objects, at most, between a look at the head and the reading
 WAITS = (0.2, 1.0)  # seconds before a request is made again, where the reason may pass
 PASSING = frozenset((errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE))
 PASSING |= {errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EBUSY)}
@@ -176,13 +178,15 @@ class Url(Place):
             unknown = [path for path, info in found.items() if info.get("size") is None and info.get("type") == "file"]
             return found | dict(zip(unknown, at_once(lambda path: dict(files.info(path)), unknown), strict=True))
 
-        root, found = self.path, self.ask(look)
-        objects = {path: info for path, info in found.items() if info.get("type") == "file" and not path.endswith("/")}
-        return {path[len(root) :].removeprefix("/"): info | {"path": path} for path, info in objects.items()}
+        start, found = len(self.path), self.ask(look)
+        self.file_system.invalidate_cache()  # which holds on to what was found
+        objects = ((path, info) for path, info in found.items() if info.get("type") == "file" and not path.endswith("/"))
+        return {path[start:].removeprefix("/"): info for path, info in objects}
 
     def below(self, folder: Url) -> str | None:
         """Its path below another one, "" if it is the same; None if it is elsewhere."""
-        if self.protocol != folder.protocol or self.file_system.to_json() != folder.file_system.to_json():
+        one, other = self.file_system, folder.file_system
+        if (type(one), one.storage_options) != (type(other), other.storage_options):
             return None
         if self.path == folder.path:
             return ""
@@ -198,7 +202,7 @@ class Url(Place):
         refused: list[tuple[str, str]] = []
         others, left_out = 0, False
         for inside, info in found.items():
-            path = str(info["path"])
+            path = self._join(inside)
             inside = inside or path.partition("?")[0].rpartition("/")[2]
             inside = unquote(inside) if self.protocol in WEB else inside
             folder, _, name = inside.rpartition("/")
@@ -219,9 +223,12 @@ class Url(Place):
         files.sort(key=lambda pair: pair[0].split("/"))
         return Contents(files, others, refused, left_out)
 
-    def blob(self) -> RemoteBlob:
-        """The one object that it names. Raises OSError where its store cannot be opened."""
-        return RemoteBlob(self, self.path, self.path.partition("?")[0].rpartition("/")[2], 0, 0)
+    def blob(self, inside: str = "", size: int = 0) -> RemoteBlob:
+        """The object of that name, or the one that this names itself. size: in bytes, 0 where it is not known.
+
+        Raises OSError where the store cannot be opened.
+        """
+        return RemoteBlob(self, self._join(inside), inside, size, 0)
 
     def ask(self, call: Callable[[AbstractFileSystem], Answer]) -> Answer:
         """What the store answers. Raises OSError, and nothing else, with a short reason."""
@@ -276,6 +283,9 @@ class RemoteBlob(Blob):
         return str(self.url) if self.path == self.url.path else f"{self.url}/{self.inside}"
 
     def read_bytes(self) -> bytes:
+        kept = _small.take(self)
+        if kept is not None:
+            return kept
         if 0 < self.size <= LARGE and self.url.protocol not in WEB:  # s3fs asks for the size first, unless a part is asked for
             return self.read_range(0, self.size)
         return self.url.ask(lambda files: cast(bytes, files.cat_file(self.path)))
@@ -289,7 +299,38 @@ class RemoteBlob(Blob):
 
     def open(self, mode: str = "rb") -> BinaryIO:
         assert mode == "rb", mode
-        return cast(BinaryIO, Ahead(self)) if self.size > HEAD else NamedBytes(self.read_bytes(), str(self))
+        if self.size > HEAD:
+            return cast(BinaryIO, Ahead(self))
+        data = self.read_bytes()
+        if len(data) <= HEAD:
+            _small.keep(self, data)
+        return NamedBytes(data, str(self))
+
+
+class _Small:
+    """Small objects that were opened for their heads, until they are read: one request does for both."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[RemoteBlob, bytes] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def keep(self, blob: RemoteBlob, data: bytes) -> None:
+        self.take(blob)
+        with self._lock:
+            self._kept[blob] = data
+            self._bytes += len(data)
+            while self._bytes > KEPT:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+
+    def take(self, blob: RemoteBlob) -> bytes | None:
+        with self._lock:
+            data = self._kept.pop(blob, None)
+            self._bytes -= len(data or b"")
+            return data
+
+
+_small = _Small()
 
 
 class Ahead(io.RawIOBase):
