@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +21,7 @@ from ..folder.shard import ENGINES, Shard
 from ..storage.place import parse_sources
 from . import EXIT_FAILED
 from .outcome import beside, print_failures, print_left_out, shown
+from .place import PlaceType
 from .progress import job_progress
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..folder.division import Division
     from ..folder.job import Forecast
     from ..folder.spec import Spec
+    from ..folder.target import Folder
 
 DEFAULT_QUALITY = 60.0
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -53,7 +54,7 @@ class Size(click.ParamType):
 class FolderOptions:
     """The options that both directions share, as they were given."""
 
-    target: Path
+    target: Folder
     model: str
     device: str
     batch_size: int
@@ -232,7 +233,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--batch", "batch_size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch, at most."
         ),
         click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run."),
-        click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="Folder to write to."),
+        click.option("-o", "--output", "target", type=PlaceType(writing=True), required=True, help="Folder to write to."),
     ):
         command = option(command)
     return command
@@ -276,6 +277,8 @@ def compress(
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
 
     SOURCE may also be tars: photos.tar, 'photos-{000..041}.tar', 'shards/*.tar', or a folder of them.
+
+    SOURCE and the output are paths, or URLs such as s3://bucket/folder.
 
     Colours are what the model compresses. Transparency, colour profile, EXIF and XMP are kept as they are, and the pixels as
     they are stored: an EXIF orientation stays one. Animated images are refused, each with a line in the summary. The same
@@ -354,12 +357,12 @@ def _print_forecast(verb: str, forecast: Forecast, as_json: bool) -> None:
     todo = sum(task.todo for task in tasks)
     if as_json:
         files = [
-            {"source": str(task.source), "target": str(task.target), "todo": task.todo, "state": task.state} for task in tasks
+            {"source": str(task.source), "target": task.destination, "todo": task.todo, "state": task.state} for task in tasks
         ]
         click.echo(json.dumps({"dry_run": True, "todo": todo, "files": files, **outcome.to_dict()}))
     else:
         for task in tasks:
-            click.echo(f"{shown(task.source)} -> {shown(task.target)}" + (f"  ({shown(task.state)})" if task.state else ""))
+            click.echo(f"{shown(task.source)} -> {shown(task.destination)}" + (f"  ({shown(task.state)})" if task.state else ""))
         click.echo(f"{todo} images would be {verb}{beside(outcome, 'would fail')}")
     print_left_out(outcome)
     if outcome.failed:

@@ -16,18 +16,20 @@ from ..errors import Corrupt, FormatError
 from ..folder.manifest import number_or_inf
 from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
 from ..medical.scan import Scan
+from ..storage.url import Url
 from . import EXIT_FAILED
+from .place import PlaceType
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=PlaceType(writing=True))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array on stdout.")
-def info(files: tuple[Path, ...], as_json: bool) -> None:
+def info(files: tuple[Path | Url, ...], as_json: bool) -> None:
     """Print what the header of each of FILES says, and check the checksums."""
     shown, failed = [], False
     for path in files:
         try:
-            data = path.read_bytes()
+            data = path.read_bytes() if isinstance(path, Path) else path.blob().read_bytes()
             shown.append(describe(path, len(data), unpack(data)))
         except (FormatError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -42,7 +44,7 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def describe(path: Path, size: int, contents: Contents) -> dict[str, object]:
+def describe(path: Path | Url, size: int, contents: Contents) -> dict[str, object]:
     """Every field of the header, by name, and what follows it."""
     header, front = contents.header, contents.front
     return {

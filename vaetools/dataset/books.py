@@ -111,7 +111,7 @@ class AugmentBooks:
                 self.outcome.files += 1
         self.progress.advance(_share(task), task.pixels)
 
-    def stop(self, error: OSError, place: Path) -> VaetoolsError:
+    def stop(self, error: OSError, place: Path | str) -> VaetoolsError:
         """What to raise when nothing more can be written."""
         return cannot_go_on(error, place, self.outcome.done)
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..errors import VaetoolsError
-from ..files import remove_temporaries
 from .ledger import JobProgress, Ledger, Outcome, Silent
 from .manifest import Manifest
-from .plan import check_places, make_target, refuse_existing
+from .plan import check_places, refuse_existing
 from .run import note_failures
 from .shard import Shard
 from .shares import Share, count_left
+from .target import Target, target_of
 
 if TYPE_CHECKING:  # shares are planned without torch
     import torch
@@ -160,21 +160,21 @@ def run_job(
 
     workers: called when there is something to do. Raises as compress_folder does, too.
     """
-    start, outcome, target = time.perf_counter(), Outcome(), spec.target
-    check_places(spec.source, target)
+    start, outcome = time.perf_counter(), Outcome()
+    check_places(spec.source, spec.target)
     job = spec.job(codec)
     tasks = spec.tasks(outcome)
     refusing = spec.selection.on_exists == "error"
     if refusing:
-        refuse_existing(tasks)
-    make_target(target)
-    with Manifest.open(target) as manifest:
+        with target_of(spec.target) as target:
+            refuse_existing(tasks, target)
+    with target_of(spec.target) as target, _opened(target) as manifest:
         if manifest.locked:
-            remove_temporaries(target)
+            target.tidy_up()
         if refusing:
-            refuse_existing(tasks)
+            refuse_existing(tasks, target)
         ledger = Ledger(outcome, manifest, job.settings, progress or Silent())
-        plan = job.plan(tasks, spec.selection, manifest)
+        plan = job.plan(tasks, target, spec.selection, manifest)
         shares = plan.shares(SHARES_PER_WORKER * count, job.settings, manifest.turn + 1)
         todo = [task for share in shares for task in share.todo]
         ledger.progress.start(len(todo), sum(task.size for task in todo))
@@ -186,19 +186,24 @@ def run_job(
                 run_shares(workers(spec), min(count, len(shares)), shares, outcome, ledger.progress)
             except BaseException:
                 with suppress(OSError, VaetoolsError):  # what went wrong is to be told, and not what follows from it
-                    _tidy_up(manifest)
+                    _tidy_up(manifest, target)
                 raise
-            _tidy_up(manifest)
+            _tidy_up(manifest, target)
     outcome.failed.sort()
     outcome.notes.sort()
     outcome.seconds = time.perf_counter() - start
     return outcome
 
 
-def _tidy_up(manifest: Manifest) -> None:
+def _opened(target: Target) -> Manifest:
+    target.prepare()
+    return target.open_manifest()
+
+
+def _tidy_up(manifest: Manifest, target: Target) -> None:
     """Leave the folder as a plain job does, if nobody else writes there."""
     if manifest.reclaim():
-        remove_temporaries(manifest.folder)
+        target.tidy_up()
 
 
 def planner(spec: Spec, device_type: str) -> tuple[Codec, Lanes]:

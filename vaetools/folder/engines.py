@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..storage.place import Place
 from .engine import lanes_of_each, plain_lanes, planner, run_job
 from .ledger import JobProgress, Outcome
 from .shard import ENGINES
@@ -38,6 +39,9 @@ def run_on_engine(
         raise UsageError(f"there must be at least 1 worker, not {workers}")
     if address is not None and engine != "ray":
         raise UsageError("an address (--address) is for the engine ray")
+    for place in (spec.source, spec.target):
+        if isinstance(place, Place) and not place.shared:
+            raise UsageError(f"{place}: lives in one process, and workers are others; do without them")
     return (_run_on_ray if engine == "ray" else _run_locally)(spec, workers, address, progress)
 
 

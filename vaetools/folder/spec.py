@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..codec.container import Limits
@@ -28,6 +27,7 @@ from .names import DEFAULT, SUFFIX, compressed_name, restored_name
 from .plan import Selection
 from .run import Job, never
 from .shares import Share
+from .target import Folder
 
 if TYPE_CHECKING:  # a spec is made without torch
     from collections.abc import Callable
@@ -42,7 +42,7 @@ class Spec(ABC):
     """What every kind of job is told; see compress_folder. Can be pickled."""
 
     source: Source
-    target: Path
+    target: Folder
     model: str = "photo"
     device: str = "auto"
     limits: Limits = USUAL_LIMITS

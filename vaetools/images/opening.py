@@ -13,7 +13,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..errors import ImageError
-from ..storage.blob import Blob
+from ..storage.blob import Blob, NamedBytes
 from .folder import DICOM_SUFFIXES, NIFTI_SUFFIXES, has_suffix
 
 MAX_PIXELS = 400_000_000
@@ -51,15 +51,15 @@ def name_of(source: Source) -> str:
 
 
 @contextmanager
-def here(source: Source) -> Iterator[Opened]:
-    """Where libraries can read it: for DICOM and NIfTI, that is known by a path's name."""
+def here(source: Source, *, head: bool = False) -> Iterator[Opened]:
+    """Where libraries can read it: for DICOM and NIfTI, that is known by a path's name. head: no more than its head is needed."""
     if not isinstance(source, Blob):
         yield source
     elif scan_module(source):
         with source.on_disk() as path:
             yield path
     else:
-        with source.open() as file:
+        with source.open() if head else NamedBytes(source.read_bytes(), str(source)) as file:
             yield file
 
 

@@ -59,7 +59,7 @@ class Probe:
 
 def probe(source: Source, *, max_pixels: int = MAX_PIXELS) -> Probe:
     """The size of an image from its head alone. Raises ImageError."""
-    with named(name_of(source)), here(source) as opened:
+    with named(name_of(source)), here(source, head=True) as opened:
         if scan := scan_module(opened):
             return Probe(*scan.size_of(opened))
         try:

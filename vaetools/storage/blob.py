@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Blob(ABC):
     """What jobs ask of a source, as Path answers it. Can be pickled, and compares by what it names.
 
     size: in bytes. mtime_ns: when it was changed, in nanoseconds since 1970, or any other number that changes with it.
-    Both are those of the listing that it comes from: nothing is asked for them.
+    Both are those of the listing that it comes from: nothing is asked for them. distant: whether reading it mostly waits.
     """
 
+    distant: ClassVar[bool] = False
     size: int
     mtime_ns: int
 
@@ -44,7 +45,7 @@ class Blob(ABC):
         return self.read_bytes()[start : start + length]
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """From its start; can be sought in. Stores that give parts of a file do better than this, which reads all of it."""
+        """From its start, for its head; can be sought in. Where parts can be read, it is better than this, which reads all."""
         assert mode == "rb", mode
         return NamedBytes(self.read_bytes(), str(self))
 

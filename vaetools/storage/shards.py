@@ -15,6 +15,7 @@ from ..images.folder import SUFFIXES, has_suffix
 from .blob import Readable
 from .place import Contents, Place
 from .tar import SUFFIX, TarMember, list_members, refuse_compressed
+from .url import Url, is_url
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 NUMBERS = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
@@ -93,7 +94,7 @@ class TarShards(Place):
             kinds = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
             why = f"; {problems[0][0]}: {problems[0][1]}" if problems else ""
             raise UsageError(f"{self}: no file to work on in {len(self.tars)} tars (looked for {kinds}){why}")
-        files.sort(key=lambda pair: pair[0])
+        files.sort(key=lambda pair: pair[0].split("/"))
         return Contents(files, others, tuple(problems))
 
 
@@ -106,8 +107,10 @@ def is_tars(text: str) -> bool:
     return has_suffix(text, (SUFFIX,))
 
 
-def _tars_of(text: str) -> list[Path]:
+def _tars_of(text: str) -> Sequence[Readable]:
     refuse_compressed(text)
+    if is_url(text):
+        return [tar for url in expanded(text) for _, tar in Url(url).list(frozenset((SUFFIX,))).files]
     if os.path.lexists(text):
         return [Path(text)]
     found: list[Path] = []
