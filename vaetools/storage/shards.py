@@ -93,7 +93,7 @@ class TarShards(Place):
             kinds = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
             why = f"; {problems[0][0]}: {problems[0][1]}" if problems else ""
             raise UsageError(f"{self}: no file to work on in {len(self.tars)} tars (looked for {kinds}){why}")
-        files.sort(key=lambda pair: pair[0])
+        files.sort(key=lambda pair: pair[0].split("/"))
         return Contents(files, others, tuple(problems))
 
 
