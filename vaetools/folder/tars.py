@@ -55,20 +55,19 @@ def run_tars(
     A sample with an image that fails is left out of its tar, with all that belongs to it. Raises as compress_folder does, and
     UsageError where the folder of the tars was divided otherwise before.
     """
-    start, outcome, target = time.perf_counter(), Outcome(), spec.target
-    _check_places(spec)
+    start, outcome, target = time.perf_counter(), Outcome(), _folder_of(spec)
     job = spec.job(codec)
     groups = divide(spec, division, outcome)
     mine = _part(groups, shard, outcome)
-    _refuse_existing(mine, spec)
+    _refuse_existing(mine, target, spec)
     make_target(target)
     with Manifest.open(target) if shard is None else Manifest.open_shard(target, shard) as manifest:
         alone = manifest.locked and shard is None
         if alone:
             remove_temporaries(target)
-        _refuse_existing(mine, spec)  # again, now that nobody else can write them
-        _refuse_other_division(groups, spec, manifest)
-        _Tars(spec, job, manifest, outcome, progress or Silent()).make(mine)
+        _refuse_existing(mine, target, spec)  # again, now that nobody else can write them
+        _refuse_other_division(groups, target, spec, manifest)
+        _Tars(spec, target, job, manifest, outcome, progress or Silent()).make(mine)
         if alone:
             _remove_spools(target)
     outcome.failed.sort()
@@ -79,20 +78,19 @@ def run_tars(
 
 def foresee_tars(spec: Spec, division: Division = Division(), *, shard: Shard | None = None) -> Forecast:
     """What run_tars would do, from names and headers. Writes nothing, and needs neither torch nor a model."""
-    outcome, target = Outcome(), spec.target
-    _check_places(spec)
+    outcome, target = Outcome(), _folder_of(spec)
     groups = divide(spec, division, outcome)
     manifest = Manifest.read(target)
-    _refuse_other_division(groups, spec, manifest)
+    _refuse_other_division(groups, target, spec, manifest)
     mine = _part(groups, shard, outcome)
-    _refuse_existing(mine, spec)
+    _refuse_existing(mine, target, spec)
     told: list[Task] = []
 
     def fail(task: Task, error: BaseException | str) -> None:
         task.todo, task.state = False, f"fails: {outcome.fail(task.source, error)}"
 
     for group in mine:
-        todo, state = _look(group, spec, spec.settings, manifest, outcome)
+        todo, state = _look(group, target, spec, spec.settings, manifest, outcome)
         tasks = group.inside(spec, target, outcome).tasks
         for task in tasks:
             task.output = f"{group.name}/{task.output}"
@@ -104,10 +102,12 @@ def foresee_tars(spec: Spec, division: Division = Division(), *, shard: Shard | 
     return Forecast(told, outcome)
 
 
-def _check_places(spec: Spec) -> None:
+def _folder_of(spec: Spec) -> Path:
+    """Where the tars go."""
     check_places(spec.source, spec.target)
     if not isinstance(spec.target, Path):
         raise UsageError(f"{spec.target}: tars are written to folders of this machine; copy them from there")
+    return spec.target
 
 
 def _part(groups: list[Group], shard: Shard | None, outcome: Outcome) -> list[Group]:
@@ -118,9 +118,9 @@ def _part(groups: list[Group], shard: Shard | None, outcome: Outcome) -> list[Gr
     return [group for number, group in enumerate(groups) if shard.takes(number)]
 
 
-def _look(group: Group, spec: Spec, settings: str, manifest: Manifest, outcome: Outcome) -> tuple[bool, str]:
+def _look(group: Group, target: Path, spec: Spec, settings: str, manifest: Manifest, outcome: Outcome) -> tuple[bool, str]:
     """Whether a tar is to be made, and what is known of it, in words."""
-    place, selection = spec.target / group.name, spec.selection
+    place, selection = target / group.name, spec.selection
     entry = manifest.last(group.path, group.name)
     failed = entry is not None and entry.status == FAILED
     if selection.retry_failed and not failed:
@@ -146,22 +146,22 @@ def _look(group: Group, spec: Spec, settings: str, manifest: Manifest, outcome: 
     return False, "there already"
 
 
-def _refuse_existing(groups: list[Group], spec: Spec) -> None:
-    existing = [spec.target / group.name for group in groups if os.path.lexists(spec.target / group.name)]
+def _refuse_existing(groups: list[Group], target: Path, spec: Spec) -> None:
+    existing = [target / group.name for group in groups if os.path.lexists(target / group.name)]
     if existing and spec.selection.on_exists == "error":
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(f"there already: {existing[0]}{more}; on_exists (--on-exists) says what to do with them")
 
 
-def _refuse_other_division(groups: list[Group], spec: Spec, manifest: Manifest) -> None:
+def _refuse_other_division(groups: list[Group], target: Path, spec: Spec, manifest: Manifest) -> None:
     """Raises UsageError where numbered tars that are there would be mixed with others that hold the same samples."""
-    if not groups or not isinstance(groups[0], SampleGroup) or not spec.target.is_dir():
+    if not groups or not isinstance(groups[0], SampleGroup) or not target.is_dir():
         return
-    found = {name for name in os.listdir(spec.target) if NUMBERED.fullmatch(name)}
+    found = {name for name in os.listdir(target) if NUMBERED.fullmatch(name)}
     beyond = sorted(found - {group.name for group in groups})
     if beyond:
         raise UsageError(
-            f"{spec.target / beyond[0]}: is beyond the {len(groups)} tars that this job makes, and may hold the same samples: "
+            f"{target / beyond[0]}: is beyond the {len(groups)} tars that this job makes, and may hold the same samples: "
             "move it away, or choose another output folder"
         )
     if spec.selection.on_exists == "overwrite":
@@ -169,7 +169,7 @@ def _refuse_other_division(groups: list[Group], spec: Spec, manifest: Manifest) 
     for group in groups:
         if group.name in found and manifest.last(group.path, group.name) is None:
             raise UsageError(
-                f"{spec.target / group.name}: holds other samples than this job would put there, since the source or the options "
+                f"{target / group.name}: holds other samples than this job would put there, since the source or the options "
                 "were others: --on-exists overwrite makes all tars anew; or choose another output folder"
             )
 
@@ -212,6 +212,7 @@ class _Rest:
 @dataclass
 class _Tars:
     spec: Spec
+    target: Path
     job: Job
     manifest: Manifest
     outcome: Outcome
@@ -221,18 +222,18 @@ class _Tars:
         done = Counter(e.output.partition("/")[0] for e in self.manifest if e.status == DONE and "/" in e.output)
         todo = []
         for group in groups:
-            if _look(group, self.spec, self.job.settings, self.manifest, self.outcome)[0]:
+            if _look(group, self.target, self.spec, self.job.settings, self.manifest, self.outcome)[0]:
                 todo.append(group)
             else:
                 self.outcome.skipped += done[group.name] or 1  # a tar of which the manifest knows nothing
-                _remove_spool(spool_of(self.spec.target, group.name))  # if it was killed while it removed it
+                _remove_spool(spool_of(self.target, group.name))  # if it was killed while it removed it
         progress = _Rest(self.progress, sum(group.size for group in todo))
         for group in todo:
             progress.begin(group.size)
             self._make_one(group, progress)
 
     def _make_one(self, group: Group, progress: JobProgress) -> None:
-        part, spool = Outcome(), spool_of(self.spec.target, group.name)
+        part, spool = Outcome(), spool_of(self.target, group.name)
         if spool.is_symlink():
             raise UsageError(f"{spool} is a link, and nothing is written through links: remove it")
         try:
@@ -250,10 +251,10 @@ class _Tars:
 
     def _pack(self, group: Group, inside: Inside, spool: Path, part: Outcome) -> None:
         """From what a job has left in the hidden folder to the tar, and to lines in the manifest."""
-        made, target = Manifest.read(spool), self.spec.target / group.name
+        made, target = Manifest.read(spool), self.target / group.name
         entries = [(task, made.last(task.path, task.output)) for task in inside.tasks]
         parts = _whole_samples(inside, {task.output for task, entry in entries if self._is_made(task, entry)}, part)
-        temporary = temporary_path(self.spec.target)
+        temporary = temporary_path(self.target)
         output_bytes, crc32 = 0, ""
         try:
             if parts:
@@ -279,7 +280,7 @@ class _Tars:
             self.manifest.append([replace(line, turn=self.manifest.turn) for line in (*lines, whole)], durable=True)
             if crc32:
                 os.replace(temporary, target)
-                make_names_durable([self.spec.target])
+                make_names_durable([self.target])
         except OSError as error:
             raise cannot_go_on(error, target, self.outcome.done + part.done) from None
         finally:
