@@ -17,6 +17,7 @@ from torchvision.transforms import PILToTensor
 
 from vaetools import Codec, pillow
 from vaetools.codec.container import unpack
+from vaetools.codec.loaded import LoadedCodecs
 from vaetools.model.weights import find_by_name, load_weights, save_weights
 
 from .pillow_files import opened, run, saved
@@ -52,7 +53,7 @@ def another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 @pytest.fixture
 def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What is loaded from now on, as if nothing had been yet."""
-    monkeypatch.setattr(pillow, "_codecs", pillow._Codecs())
+    monkeypatch.setattr(pillow, "_codecs", LoadedCodecs())
     load: Callable[..., Codec] = Codec.load
     loaded: list[object] = []
 

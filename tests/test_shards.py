@@ -21,6 +21,7 @@ from vaetools.folder.ledger import Outcome
 from vaetools.folder.manifest import FAILED, MANIFEST, Entry, Manifest
 from vaetools.folder.plan import Selection
 from vaetools.folder.shard import Shard
+from vaetools.folder.target import LocalTarget
 
 from .engine_folders import make_album, tree
 from .test_folder_job_resume import FakeCodec
@@ -204,7 +205,7 @@ def test_a_share_that_is_done_again_has_the_same_outcome(album: Path, whole: Pat
     fake = FakeCodec(die_at(3))
     job = compress_job(cast(Codec, fake), Rate("quality", 60), batch_size=4)
     tasks = compress_tasks(album, out, Selection(), Outcome())
-    share = job.plan(tasks, Selection(), Manifest(out, None)).shares(1, job.settings, 7)[0]
+    share = job.plan(tasks, LocalTarget(out), Selection(), Manifest(out, None)).shares(1, job.settings, 7)[0]
     message = pickle.dumps(share)
     with pytest.raises(Death):
         job.run_share(pickle.loads(message), out)

@@ -10,12 +10,9 @@ docs/pillow.md tells what users should know.
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile
@@ -35,6 +32,7 @@ from .codec.container import (
     read_front,
     read_header,
 )
+from .codec.loaded import codecs as _codecs
 from .errors import FormatError, ImageError, NotThisFormat, UnsupportedVersion, UsageError, VaetoolsError
 
 if TYPE_CHECKING:
@@ -178,51 +176,16 @@ def _mode_of(front: Front, source_mode: str) -> str:
 # Loading.
 
 
-class _Codecs:
-    """A codec for each model and device, loaded once in a process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loaded: dict[tuple[int, str, Path], Codec] = {}
-        self._has_lost_threads = False
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start_again)
-
-    def _start_again(self) -> None:
-        """In a forked process. Another thread may hold the lock, and it is not there to release it.
-
-        Codecs of the parent are neither used nor freed: a GPU cannot be spoken to in a forked process.
-        """
-        self._lock = threading.Lock()
-        self._has_lost_threads = "torch" in sys.modules
-
-    def get(self, model: object) -> Codec:
-        """Raises ModelError and UsageError."""
-        import torch
-
-        from .codec.codec import Codec
-        from .model.weights import find_by_name
-
-        with self._lock:
-            if self._has_lost_threads:  # OpenMP would wait for them for ever
-                torch.set_num_threads(1)
-                self._has_lost_threads = False
-            device, path = os.environ.get(DEVICE_VARIABLE, "cpu"), find_by_name(model)  # type: ignore[arg-type]
-            key = os.getpid(), device, path
-            if key not in self._loaded:
-                self._loaded[key] = Codec.load(path, device, limits=NO_LIMITS)
-            return self._loaded[key]
-
-
-_codecs = _Codecs()
-
-
 def _decode(data: bytes, model_hash: bytes) -> np.ndarray:
-    """(H, W, C). Raises FormatError and what `_Codecs.get` raises."""
+    """(H, W, C). Raises FormatError and what `_codecs.get` raises."""
     from .model.weights import find_by_hash
 
-    codec = _codecs.get(find_by_hash(model_hash) or "photo")
+    codec = _codec_of(find_by_hash(model_hash) or "photo")
     return codec.decode([data])[0].picture.pixels
+
+
+def _codec_of(model: str | os.PathLike[str]) -> Codec:
+    return _codecs.get(model, os.environ.get(DEVICE_VARIABLE, "cpu"), NO_LIMITS)
 
 
 def _pixels_of(pixels: np.ndarray, mode: str) -> np.ndarray:
@@ -262,7 +225,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         picture = picture_of(im.copy() if getattr(im, "n_frames", 1) > 1 else im)
         metadata = _metadata_of(options, picture.metadata.icc)
         picture = replace(picture, format=im.format or "", metadata=metadata)
-        coded = _codecs.get(options.get("model") or "photo").encode([picture], rate, preview=bool(options.get("preview")))[0]
+        coded = _codec_of(options.get("model") or "photo").encode([picture], rate, preview=bool(options.get("preview")))[0]
         data = coded.to_bytes()
     except ImageError as error:
         raise OSError(f"cannot write mode {im.mode} as VTC: {error}") from error

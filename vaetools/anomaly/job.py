@@ -18,8 +18,9 @@ from ..errors import ImageError, UsageError, VaetoolsError, reason_of
 from ..files import replace_bytes, replace_file
 from ..folder.plan import Selection
 from ..images.collection import Collection
+from ..images.opening import MAX_PIXELS
 from ..images.png import png_bytes
-from ..images.read import MAX_PIXELS, probe
+from ..images.read import probe
 from ..model.space import LatentSpace
 from ..model.weights import find_by_hash, find_by_name, load_weights
 from .detector import FILE, QUALITY, AnomalyDetector, are_aligned

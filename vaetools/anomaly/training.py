@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..dataset.fit import MINUTES, TrainingBudget, train_small
 from ..errors import UsageError
-from ..images.read import MAX_PIXELS
+from ..images.opening import MAX_PIXELS
 
 CHECKPOINT_STEPS = 250  # of a budget in steps
 

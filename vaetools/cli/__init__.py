@@ -10,6 +10,7 @@ import click
 
 from .. import __version__
 from ..errors import UsageError, VaetoolsError
+from .place import without_urls
 
 # name: module, attribute, summary
 COMMANDS = {
@@ -46,7 +47,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__)
         command: click.Command = getattr(module, COMMANDS[cmd_name][1])
-        return command
+        return without_urls(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,16 +17,20 @@ from ..folder.ledger import JobProgress, Outcome
 from ..folder.names import DEFAULT, RESTORED_FORMATS
 from ..folder.plan import ON_EXISTS, Selection
 from ..folder.shard import Shard
+from ..storage.place import parse_sources
 from . import EXIT_FAILED
 from .division import DIVISION, workers_of
 from .outcome import beside, print_failures, print_left_out, shown
+from .place import PlaceType
 from .progress import job_progress
 
 if TYPE_CHECKING:
     from ..codec.codec import Codec
     from ..codec.rate import Rate
+    from ..folder.division import Division
     from ..folder.job import Forecast
     from ..folder.spec import Spec
+    from ..folder.target import Folder
 
 DEFAULT_QUALITY = 60.0
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -51,7 +54,7 @@ class Size(click.ParamType):
 class FolderOptions:
     """The options that both directions share, as they were given."""
 
-    target: Path
+    target: Folder
     model: str
     device: str
     batch_size: int
@@ -66,6 +69,13 @@ class FolderOptions:
     address: str | None
     max_megapixels: float
     as_json: bool
+    tar: bool
+    tar_samples: int | None
+    tar_bytes: int | None
+
+    def __post_init__(self) -> None:
+        if not self.tar and (self.tar_samples is not None or self.tar_bytes is not None):
+            raise click.UsageError("--tar-samples and --tar-bytes say how --tar divides a folder: give --tar, too")
 
     @property
     def limits(self) -> Limits:
@@ -89,6 +99,8 @@ class FolderOptions:
 
     def run(self, spec: Spec) -> Outcome:
         """Load the model and do the job, here or by an engine."""
+        if self.tar:
+            return self._run_tars(spec)
         from ..folder.engines import run_on_engine
 
         workers = workers_of(self.engine, self.workers, self.address, self.shard, self.device)
@@ -101,8 +113,33 @@ class FolderOptions:
             codec = Codec.load(self.model, self.device, limits=self.limits)
             return run_here(spec, codec, self.shard, progress)
 
+    def _run_tars(self, spec: Spec) -> Outcome:
+        from ..codec.codec import Codec
+        from ..folder.tars import run_tars
+
+        division = self.division(spec)
+        codec = Codec.load(self.model, self.device, limits=self.limits)
+        with job_progress() as progress:
+            return run_tars(spec, codec, division, shard=self.shard, progress=progress)
+
+    def division(self, spec: Spec) -> Division:
+        from ..folder.division import SAMPLES, Division
+        from ..storage.shards import TarShards
+
+        if self.engine != "local" or (self.workers or 1) > 1 or self.address is not None:
+            raise click.UsageError(
+                "--tar writes whole tars, which --engine and --workers do not divide: start several with --shard 1/4, 2/4, ..."
+            )
+        if isinstance(spec.source, TarShards) and (self.tar_samples is not None or self.tar_bytes is not None):
+            raise click.UsageError("each tar becomes a tar: --tar-samples and --tar-bytes are for folders")
+        return Division(SAMPLES if self.tar_samples is None else self.tar_samples, self.tar_bytes)
+
     def foresee(self, spec: Spec) -> Forecast:
-        """What the job would do, for a shard. The model tells which batches it takes."""
+        """What the job would do, for a shard, whose batches the model tells, or to tars."""
+        if self.tar:
+            from ..folder.tars import foresee_tars
+
+            return foresee_tars(spec, self.division(spec), shard=self.shard)
         from ..folder.engine import planner
         from ..folder.job import foresee_shard
         from ..folder.plan import check_places
@@ -136,6 +173,18 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Refuse larger images.",
         ),
         *DIVISION,
+        click.option(
+            "--tar-bytes",
+            type=Size(),
+            help="Bytes that the files of a tar have in the source, at most, but for a single sample of more: 1GB, 500MB.",
+        ),
+        click.option("--tar-samples", type=click.IntRange(1), help="Samples a tar, at most, from a folder [default: 10000]."),
+        click.option(
+            "--tar",
+            is_flag=True,
+            help="Write WebDataset tars: of a tar one of the same name, with all that is no image in it as it is; of a folder "
+            "shard-000000.tar and so on.",
+        ),
         click.option("--dry-run", is_flag=True, help="Only print what would be done; needs no model, but with --shard."),
         click.option("--retry-failed", is_flag=True, help="Only the files that failed last time."),
         click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable."),
@@ -153,14 +202,14 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--batch", "batch_size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch, at most."
         ),
         click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run."),
-        click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="Folder to write to."),
+        click.option("-o", "--output", "target", type=PlaceType(writing=True), required=True, help="Folder to write to."),
     ):
         command = option(command)
     return command
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @folder_options
 @click.option(
     "-q",
@@ -190,7 +239,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--keep-tags", is_flag=True, help="Keep all that DICOM and NIfTI files say: names of patients, dates, texts.")
 def compress(
-    source: Path,
+    sources: tuple[str, ...],
     quality: float | None,
     target_bpp: float | None,
     target_size: int | None,
@@ -205,6 +254,10 @@ def compress(
 ) -> None:
     """Compress every image below SOURCE, a folder or one file, to .vtc files; the tree is kept.
 
+    SOURCE may also be tars: photos.tar, 'photos-{000..041}.tar', 'shards/*.tar', or a folder of them.
+
+    SOURCE and the output are paths, or URLs such as s3://bucket/folder.
+
     Colours are what the model compresses. Transparency, colour profile, EXIF and XMP are kept as they are, and the pixels as
     they are stored: an EXIF orientation stays one. Animated images are refused, each with a line in the summary. The same
     command again goes on where a job was stopped, even by a power cut.
@@ -214,11 +267,11 @@ def compress(
     from ..folder.job import foresee_compression
     from ..folder.spec import CompressSpec
 
-    rate = _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
+    source, rate = parse_sources(sources), _rate(quality=quality, bpp=target_bpp, size=target_size, psnr=target_psnr)
     options = FolderOptions(**given)
     settings: dict[str, Any] = {"preview": preview, "errors": errors, "keep_tags": keep_tags, "effort": effort}
     spec = CompressSpec(source=source, rate=rate, tile_size=tile_size, verify=verify, **settings, **options.common)
-    if options.dry_run and options.shard:
+    if options.dry_run and (options.shard or options.tar):
         _print_forecast("compressed", options.foresee(spec), options.as_json)
         return
     if options.dry_run:
@@ -232,7 +285,7 @@ def compress(
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @folder_options
 @click.option(
     "--format",
@@ -242,8 +295,8 @@ def compress(
 )
 @click.option("--window", is_flag=True, help="DICOM and NIfTI as 8-bit gray, as their window shows them; with --format png, ...")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of damaged files, too; they count as failed.")
-def decompress(source: Path, format_name: str | None, window: bool, allow_partial: bool, **given: Any) -> None:
-    """Restore every .vtc file below SOURCE, a folder or one file; the tree is kept.
+def decompress(sources: tuple[str, ...], format_name: str | None, window: bool, allow_partial: bool, **given: Any) -> None:
+    """Restore every .vtc file below SOURCE, a folder, one file, or tars as `compress` takes them; the tree is kept.
 
     a.png.vtc is restored as a.png, a.jpg.vtc as a.jpg.png, and a.dcm.vtc as a.dcm.
     Files name their model by its content: --model is needed only where it is not among the installed ones.
@@ -251,9 +304,9 @@ def decompress(source: Path, format_name: str | None, window: bool, allow_partia
     from ..folder.job import foresee_decompression
     from ..folder.spec import DecompressSpec
 
-    options, name = FolderOptions(**given), format_name or DEFAULT
+    source, options, name = parse_sources(sources), FolderOptions(**given), format_name or DEFAULT
     spec = DecompressSpec(source=source, format=name, allow_partial=allow_partial, window=window, **options.common)
-    if options.dry_run and options.shard:
+    if options.dry_run and (options.shard or options.tar):
         _print_forecast("restored", options.foresee(spec), options.as_json)
         return
     if options.dry_run:
@@ -282,12 +335,12 @@ def _print_forecast(verb: str, forecast: Forecast, as_json: bool) -> None:
     todo = sum(task.todo for task in tasks)
     if as_json:
         files = [
-            {"source": str(task.source), "target": str(task.target), "todo": task.todo, "state": task.state} for task in tasks
+            {"source": str(task.source), "target": task.destination, "todo": task.todo, "state": task.state} for task in tasks
         ]
         click.echo(json.dumps({"dry_run": True, "todo": todo, "files": files, **outcome.to_dict()}))
     else:
         for task in tasks:
-            click.echo(f"{shown(task.source)} -> {shown(task.target)}" + (f"  ({shown(task.state)})" if task.state else ""))
+            click.echo(f"{shown(task.source)} -> {shown(task.destination)}" + (f"  ({shown(task.state)})" if task.state else ""))
         click.echo(f"{todo} images would be {verb}{beside(outcome, 'would fail')}")
     print_left_out(outcome)
     if outcome.failed:

@@ -17,14 +17,16 @@ from ..errors import Corrupt, FormatError, UsageError, VaetoolsError
 from ..folder.manifest import number_or_inf
 from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
 from ..medical.scan import Scan
+from ..storage.url import Url
 from . import EXIT_FAILED
+from .place import PlaceType
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=PlaceType(writing=True))
 @click.option(
     "--preview/--no-preview",
     default=None,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     "[default: where the file holds one, and the terminal has colours].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array on stdout.")
-def info(files: tuple[Path, ...], preview: bool | None, as_json: bool) -> None:
+def info(files: tuple[Path | Url, ...], preview: bool | None, as_json: bool) -> None:
     """Print what the header of each of FILES says, and check the checksums."""
     if as_json and preview:
         raise UsageError("--json and --preview exclude each other: there is no picture in JSON")
@@ -41,7 +43,7 @@ def info(files: tuple[Path, ...], preview: bool | None, as_json: bool) -> None:
     failed = False
     for path in files:
         try:
-            data = path.read_bytes()
+            data = path.read_bytes() if isinstance(path, Path) else path.blob().read_bytes()
             contents = unpack(data)
         except (FormatError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -98,7 +100,7 @@ def _print_picture(console: Console, data: bytes, contents: Contents, *, decode:
     return ""
 
 
-def describe(path: Path, size: int, contents: Contents) -> dict[str, object]:
+def describe(path: Path | Url, size: int, contents: Contents) -> dict[str, object]:
     """Every field of the header, by name, and what follows it."""
     header, front = contents.header, contents.front
     return {

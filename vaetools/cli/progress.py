@@ -21,17 +21,23 @@ TOLD_FROM = 0.02  # of all; before that, an estimate would be a guess
 
 class _Bar:
     def __init__(self, bar: Progress) -> None:
-        self.bar, self.task, self.started = bar, TaskID(0), time.monotonic()
+        self.bar, self.started = bar, time.monotonic()
+        self.task: TaskID | None = None
         self.files = self.done = self.pixels = 0
 
     def start(self, files: int, size: int) -> None:
-        self.task = self.bar.add_task("", total=size)
-        self.files, self.started = files, time.monotonic()
+        """Called again where more is known of what is to do."""
+        self.files = files
+        if self.task is not None:
+            self.bar.update(self.task, total=size)
+            return
+        self.task, self.started = self.bar.add_task("", total=size), time.monotonic()
 
     def advance(self, size: int, pixels: int) -> None:
         self.done, self.pixels = self.done + 1, self.pixels + pixels
         rate = self.pixels / 1e6 / max(1e-6, time.monotonic() - self.started)
-        self.bar.update(self.task, advance=size, description=f"{self.done:,} of {self.files:,} files, {rate:.2f} MP/s")
+        if self.task is not None:
+            self.bar.update(self.task, advance=size, description=f"{self.done:,} of {self.files:,} files, {rate:.2f} MP/s")
 
 
 class _Lines:
@@ -40,8 +46,9 @@ class _Lines:
         self.started = self.printed = time.monotonic()
 
     def start(self, files: int, size: int) -> None:
+        if not self.files:
+            self.started = self.printed = time.monotonic()
         self.files, self.total = files, size
-        self.started = self.printed = time.monotonic()
 
     def advance(self, size: int, pixels: int) -> None:
         self.done, self.size, self.pixels = self.done + 1, self.size + size, self.pixels + pixels

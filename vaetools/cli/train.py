@@ -10,13 +10,14 @@ import click
 
 from ..errors import UsageError
 from ..model.config import MAX_NOISE, PRESETS, ModelConfig, preset
+from ..storage.place import parse_sources
 
 DEFAULT_PRESET, DEFAULT_EPOCHS = "photo", 20
 DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="FOLDER...", nargs=-1, required=True)
 @click.option("--out", "run", type=click.Path(path_type=Path), required=True, help="Folder of the training run.")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="[default: photo]")
 @click.option("--epochs", type=click.IntRange(1), help="Budget in epochs [default: 20, without --minutes].")
@@ -55,7 +56,7 @@ DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
 @click.option("--seed", type=click.IntRange(0), help="[default: 0]")
 @click.option("--cache-gb", type=click.FloatRange(0), help="Memory for decoded images, of each process [default: 4].")
 def train(
-    folder: Path,
+    sources: tuple[str, ...],
     run: Path,
     preset_name: str | None,
     epochs: int | None,
@@ -74,7 +75,7 @@ def train(
     seed: int | None,
     cache_gb: float | None,
 ) -> None:
-    """Train a model on all images below FOLDER.
+    """Train a model on all images below FOLDER, or in tars: 'shards/photos-{000..041}.tar', shards/*.tar.
 
     Each epoch prints its losses and writes metrics.csv, grids of reconstructions and of new images, and a checkpoint.
     Ctrl-C finishes the step and saves; --resume goes on. At the end the weights are exported, ready for
@@ -123,7 +124,7 @@ def train(
         like = preset_name or _like(config)
         settings = TrainingSettings(crops=CROPS[like], mirrored=like in MIRRORED, **options)
     weights = run_training(
-        folder, run, config, settings, resume=resume, quality_lambdas=quality_range, device=device, start=start
+        parse_sources(sources), run, config, settings, resume=resume, quality_lambdas=quality_range, device=device, start=start
     )
     if weights:
         click.echo(f"weights: {weights}")
@@ -138,9 +139,9 @@ def _like(config: ModelConfig) -> str:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
-def export(run: Path, folder: Path) -> None:
+@click.argument("sources", metavar="FOLDER...", nargs=-1, required=True)
+def export(run: Path, sources: tuple[str, ...]) -> None:
     """Write the weights of the last checkpoint in RUN, with tables fitted to the images below FOLDER."""
     from ..training.loop import export_run
 
-    click.echo(f"weights: {export_run(run, folder)}")
+    click.echo(f"weights: {export_run(run, parse_sources(sources))}")

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..codec.container import Limits
 from . import EXIT_FAILED
 from .outcome import shown
+from .place import PlaceType
 from .progress import job_progress
+
+if TYPE_CHECKING:
+    from ..folder.target import Folder
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--against", type=click.Path(path_type=Path), help="Folder of the originals: compare each file with its own.")
+@click.argument("folder", type=PlaceType(writing=True))
+@click.option("--against", type=PlaceType(writing=True), help="Folder of the originals: compare each file with its own.")
 @click.option("--quick", is_flag=True, help="Checksums and names only; needs no model.")
 @click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -27,8 +31,8 @@ from .progress import job_progress
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on stdout.")
 def verify(
-    folder: Path,
-    against: Path | None,
+    folder: Folder,
+    against: Folder | None,
     quick: bool,
     model: str,
     device: str,

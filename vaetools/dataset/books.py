@@ -97,7 +97,7 @@ class AugmentBooks:
     def fail(self, task: Task, error: BaseException | str) -> None:
         """Raises VaetoolsError if the records cannot be written."""
         with self._lock:
-            reason = self.outcome.fail(task.source, error)
+            reason = self.outcome.fail(task.local, error)
         outputs = [copy for copy in task.copies if copy.todo] if isinstance(task, Source) else [task]
         self._append([self._record(output, status=FAILED, error=reason) for output in outputs if isinstance(output, Output)])
         for output in outputs:
@@ -145,7 +145,7 @@ class AugmentBooks:
             else:
                 self.outcome.files += 1
 
-    def stop(self, error: OSError, place: Path) -> VaetoolsError:
+    def stop(self, error: OSError, place: Path | str) -> VaetoolsError:
         """What to raise when nothing more can be written."""
         return cannot_go_on(error, place, self.outcome.done)
 

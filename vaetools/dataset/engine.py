@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ModelError, UsageError
+from ..files import remove_temporaries
 from ..folder.engine import PATIENCE, SHARES_PER_WORKER, plain_lanes, run_shares, shared
 from ..folder.engines import Hire, with_engine
 from ..folder.ledger import JobProgress
@@ -169,7 +170,7 @@ def _have_written(prepared: Prepared, hire: Hire, device_type: str, workers: int
     shares = shares_of(prepared.units, SHARES_PER_WORKER * workers, prepared.job, records.turn + 1)
     if not shares:
         return
-    with shared(records, patience=PATIENCE):
+    with shared(records, lambda: remove_temporaries(records.folder), patience=PATIENCE):
         run_shares(hire(_lanes(device_type)), min(workers, len(shares)), shares, books.outcome, books.progress)
     if alone and not records.locked:
         raise UsageError(

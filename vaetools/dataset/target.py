@@ -104,7 +104,7 @@ def settle(outputs: Sequence[Output], records: Records, job: Job, *, thoroughly:
     for output in outputs:
         if not output.mtime_ns:
             if output.path not in sizes:
-                sizes[output.path] = _size_and_time(output.source)
+                sizes[output.path] = _size_and_time(output.local)
             found = sizes[output.path]
             if isinstance(found, str):
                 output.todo = False

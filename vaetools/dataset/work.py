@@ -74,7 +74,7 @@ def write_units(
     def read(task: Task) -> Content | None:
         if not isinstance(task, Source):
             return None
-        content = read_content(task.source, max_pixels)
+        content = read_content(task.local, max_pixels)
         if task.seen is None or (content.digest, content.beside) != (task.seen.digest, task.seen.beside):
             raise ImageError(CHANGED)
         return content
@@ -84,7 +84,7 @@ def write_units(
 
     def finish(task: Task, picture: Picture | None, path: Path) -> Product:
         if picture is None:
-            shutil.copyfile(task.source, path)
+            shutil.copyfile(task.local, path)
             return Product(0.0)
         return Product(0.0, notes=(*picture.notes, *save_picture(path, picture, format_of_name(task.output), made=MADE)))
 

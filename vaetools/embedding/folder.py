@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..folder.ledger import JobProgress, Silent
 from ..images.collection import Collection
-from ..images.read import MAX_PIXELS
+from ..images.opening import MAX_PIXELS
 from .embedder import ORIGINAL, REMEDY, Embedder
 from .table import About, Embeddings
 

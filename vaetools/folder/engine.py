@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..errors import VaetoolsError
-from ..files import remove_temporaries
 from .ledger import JobProgress, Ledger, Outcome, Silent
 from .manifest import Manifest
-from .plan import check_places, make_target, refuse_existing
+from .plan import check_places, refuse_existing
 from .run import note_failures
 from .shard import Shard
 from .sharded import ShardedJournal
 from .shares import count_left
+from .target import Target, target_of
 
 if TYPE_CHECKING:  # shares are planned without torch
     import torch
@@ -195,28 +195,28 @@ def run_job(
 
     workers: called when there is something to do. Raises as compress_folder does, too.
     """
-    start, outcome, target = time.perf_counter(), Outcome(), spec.target
-    check_places(spec.source, target)
+    start, outcome = time.perf_counter(), Outcome()
+    check_places(spec.source, spec.target)
     job = spec.job(codec)
     tasks = spec.tasks(outcome)
     refusing = spec.selection.on_exists == "error"
     if refusing:
-        refuse_existing(tasks)
-    make_target(target)
-    with Manifest.open(target) as manifest:
+        with target_of(spec.target) as target:
+            refuse_existing(tasks, target)
+    with target_of(spec.target) as target, _opened(target) as manifest:
         if manifest.locked:
-            remove_temporaries(target)
+            target.tidy_up()
         if refusing:
-            refuse_existing(tasks)
+            refuse_existing(tasks, target)
         ledger = Ledger(outcome, manifest, job.settings, progress or Silent())
-        plan = job.plan(tasks, spec.selection, manifest)
+        plan = job.plan(tasks, target, spec.selection, manifest)
         shares = plan.shares(SHARES_PER_WORKER * count, job.settings, manifest.turn + 1)
         todo = [task for share in shares for task in share.todo]
         ledger.progress.start(len(todo), sum(task.size for task in todo))
         count_left([task for batch in plan.batches for task in batch], outcome)
         note_failures(plan.failed, ledger)
         if shares:
-            with shared(manifest):
+            with shared(manifest, target.tidy_up):
                 run_shares(workers(), min(count, len(shares)), shares, outcome, ledger.progress)
     outcome.failed.sort()
     outcome.notes.sort()
@@ -225,21 +225,29 @@ def run_job(
 
 
 @contextmanager
-def shared(manifest: ShardedJournal[Any], *, patience: float = 0.0) -> Iterator[None]:
-    """Let workers write to the folder meanwhile; then leave it as a plain job does, if nobody else writes there."""
+def shared(manifest: ShardedJournal[Any], tidy_up: Callable[[], object], *, patience: float = 0.0) -> Iterator[None]:
+    """Let workers write to the folder meanwhile; then leave it as a plain job does, if nobody else writes there.
+
+    tidy_up: removes what killed workers left.
+    """
     manifest.share()
     try:
         yield
     except BaseException:
         with suppress(OSError, VaetoolsError):  # what went wrong is to be told, and not what follows from it
-            _tidy_up(manifest)
+            _reclaim(manifest, tidy_up)
         raise
-    _tidy_up(manifest, patience)
+    _reclaim(manifest, tidy_up, patience)
 
 
-def _tidy_up(manifest: ShardedJournal[Any], patience: float = 0.0) -> None:
+def _reclaim(manifest: ShardedJournal[Any], tidy_up: Callable[[], object], patience: float = 0.0) -> None:
     if manifest.reclaim(patience=patience):
-        remove_temporaries(manifest.folder)
+        tidy_up()
+
+
+def _opened(target: Target) -> Manifest:
+    target.prepare()
+    return target.open_manifest()
 
 
 def planner(spec: Spec, device_type: str) -> tuple[Codec, Lanes]:

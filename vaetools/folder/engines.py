@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UsageError
+from ..storage.place import Place
 from .engine import Work, Workers, lanes_of_each, plain_lanes, planner, run_job
 from .ledger import JobProgress, Outcome
 from .shard import ENGINES
@@ -37,6 +38,9 @@ def run_on_engine(
     Raises UsageError before anything is written, VaetoolsError if the job cannot be finished, KeyboardInterrupt; the same call
     goes on from there.
     """
+    for place in (spec.source, spec.target):
+        if isinstance(place, Place) and not place.shared:
+            raise UsageError(f"{place}: lives in one process, and workers are others; do without them")
 
     def run(device_type: str, hire: Hire) -> Outcome:
         codec, lanes = planner(spec, device_type)

@@ -23,15 +23,14 @@ from ..images.picture import Picture
 from ..images.read import probe, read_picture
 from ..images.write import save_picture
 from ..medical.windowing import scan_of, windowed
+from ..storage.place import Source, parse_folder, parse_source
 from .ledger import Errors, JobProgress, Outcome, Product, Task
-from .manifest import Manifest
 from .names import DEFAULT, ORIGINAL, SCANS, SUFFIX, compressed_name, format_of_name
 from .names import restored_name as restored_name
 from .plan import (
     Selection,
     check_places,
     list_tasks,
-    place_refuses,
     refuse_existing,
     settle,
     with_sizes,
@@ -40,6 +39,7 @@ from .run import Job
 from .shard import Shard
 from .shares import count_left
 from .sizes import size_of_image
+from .target import Folder, target_of
 
 if TYPE_CHECKING:  # a plan is made without torch
     from ..codec.codec import Codec, Restored
@@ -60,8 +60,8 @@ class _Compressed:
 
 
 def compress_folder(
-    source: Path,
-    target: Path,
+    source: Source | str,
+    target: Folder | str,
     codec: Codec,
     rate: Rate = Rate(),
     *,
@@ -78,6 +78,7 @@ def compress_folder(
 ) -> Outcome:
     """Compress every image below `source` (or the one image that it is) to `target`.
 
+    source, target: paths, or URLs such as s3://bucket/folder (docs/remote.md). Text with :// in it is a URL.
     errors: put into files of 16 bits, and of DICOM and NIfTI, how far pixels are off at most. keep_tags: put names, dates and
     all else that DICOM and NIfTI files say into their files.
     effort: see Codec.compress.
@@ -88,14 +89,22 @@ def compress_folder(
     nothing more can be written, KeyboardInterrupt with the number of files that are done.
     """
 
-    check_places(source, target)
+    source, target = _places(source, target)
     options: dict[str, Any] = {"preview": preview, "verify": verify, "errors": errors, "keep_tags": keep_tags, "effort": effort}
     job = compress_job(codec, rate, batch_size=batch_size, tile_size=tile_size, **options)
     outcome = Outcome()
     return job.run(compress_tasks(source, target, selection, outcome), target, selection, outcome, progress, shard)
 
 
-def compress_tasks(source: Path, target: Path, selection: Selection, outcome: Outcome) -> list[Task]:
+def _places(source: Source | str, target: Folder | str) -> tuple[Source, Folder]:
+    """Raises UsageError as check_places does, and on text that names no place."""
+    source = parse_source(source) if isinstance(source, str) else source
+    target = parse_folder(target) if isinstance(target, str) else target
+    check_places(source, target)
+    return source, target
+
+
+def compress_tasks(source: Source, target: Folder, selection: Selection, outcome: Outcome) -> list[Task]:
     return list_tasks(source, target, SUFFIXES, compressed_name, selection, outcome)
 
 
@@ -167,8 +176,8 @@ def compress_job(
 
 
 def decompress_folder(
-    source: Path,
-    target: Path,
+    source: Source | str,
+    target: Folder | str,
     codec: Codec,
     format: str = DEFAULT,
     *,
@@ -190,13 +199,13 @@ def decompress_folder(
     """
 
     job = decompress_job(codec, format, batch_size=batch_size, allow_partial=allow_partial, window=window)
-    check_places(source, target)
+    source, target = _places(source, target)
     outcome = Outcome()
     tasks = decompress_tasks(source, target, format, selection, outcome)
     return job.run(tasks, target, selection, outcome, progress, shard)
 
 
-def decompress_tasks(source: Path, target: Path, format: str, selection: Selection, outcome: Outcome) -> list[Task]:
+def decompress_tasks(source: Source, target: Folder, format: str, selection: Selection, outcome: Outcome) -> list[Task]:
     return list_tasks(source, target, frozenset((SUFFIX,)), lambda name: restored_name(name, format), selection, outcome)
 
 
@@ -221,7 +230,7 @@ def decompress_job(
         picture, name = restored.picture, format_of_name(task.output)
         if window and picture.metadata.scan:
             picture = windowed(picture)
-        ratio = None if restored.lossless else picture.pixels.nbytes / task.size
+        ratio = None if restored.lossless else picture.pixels.nbytes / max(1, task.size)
         notes = save_picture(path, picture, name, ratio=ratio)
         if picture.metadata.scan and name not in SCANS:
             notes = (*notes, f"{name} holds no geometry and no signed values: {_added(picture)} is added to the stored ones")
@@ -232,7 +241,7 @@ def decompress_job(
     return Job(
         settings=decompress_settings(format, window=window),
         limits=codec.limits,
-        size_of=lambda task: _compressed_size(task, codec.limits),
+        size_of=lambda task: compressed_size(task, codec.limits),
         key_of=lambda task: codec.plan_key(task.height, task.width),
         batch_limit=lambda key: codec.batch_limit(key, batch_size),
         lanes=codec.lanes,
@@ -251,8 +260,8 @@ class Forecast:
 
 
 def foresee_compression(
-    source: Path,
-    target: Path,
+    source: Source | str,
+    target: Folder | str,
     rate: Rate = Rate(),
     *,
     tile_size: int = TILE_SIZE,
@@ -265,15 +274,15 @@ def foresee_compression(
 ) -> Forecast:
     """What compress_folder would do, from names and headers. Writes nothing, and needs neither torch nor a model."""
     outcome = Outcome()
-    check_places(source, target)
+    source, target = _places(source, target)
     tasks = compress_tasks(source, target, selection, outcome)
     settings = compress_settings(rate, tile_size, preview=preview, errors=errors, keep_tags=keep_tags, effort=effort)
-    return _foresee(tasks, target, selection, settings, outcome, _opened_size, limits)
+    return _foresee(tasks, target, selection, settings, outcome, opened_size, limits)
 
 
 def foresee_decompression(
-    source: Path,
-    target: Path,
+    source: Source | str,
+    target: Folder | str,
     format: str = DEFAULT,
     *,
     window: bool = False,
@@ -282,7 +291,7 @@ def foresee_decompression(
 ) -> Forecast:
     """As foresee_compression, for decompress_folder."""
     outcome = Outcome()
-    check_places(source, target)
+    source, target = _places(source, target)
     tasks = decompress_tasks(source, target, format, selection, outcome)
     return _foresee(
         tasks,
@@ -290,46 +299,47 @@ def foresee_decompression(
         selection,
         decompress_settings(format, window=window),
         outcome,
-        lambda task: _compressed_size(task, limits),
+        lambda task: compressed_size(task, limits),
         limits,
     )
 
 
 def _foresee(
     tasks: list[Task],
-    target: Path,
+    folder: Folder,
     selection: Selection,
     settings: str,
     outcome: Outcome,
     size_of: Callable[[Task], tuple[int, int]],
     limits: Limits,
 ) -> Forecast:
-    if selection.on_exists == "error":
-        refuse_existing(tasks)
-
     def fail(task: Task, error: BaseException | str) -> None:
         task.todo, task.state = False, f"fails: {outcome.fail(task.source, error)}"
 
-    settle(tasks, selection, Manifest.read(target), settings, outcome, fail)
-    for task in with_sizes([task for task in tasks if task.todo], size_of, limits, fail):
-        if reason := place_refuses(task):
-            fail(task, reason)
+    with target_of(folder) as target:
+        if selection.on_exists == "error":
+            refuse_existing(tasks, target)
+        settle(tasks, target, selection, target.read_manifest(), settings, outcome, fail)
+        for task in with_sizes([task for task in tasks if task.todo], size_of, limits, fail):
+            if reason := target.refuses(task.output):
+                fail(task, reason)
     outcome.failed.sort()
     return Forecast(tasks, outcome)
 
 
-def foresee_shard(job: Job, tasks: list[Task], target: Path, selection: Selection, outcome: Outcome, shard: Shard) -> Forecast:
+def foresee_shard(job: Job, tasks: list[Task], folder: Folder, selection: Selection, outcome: Outcome, shard: Shard) -> Forecast:
     """What a shard of a job would do. Which batches it takes hangs on the model, so this needs one."""
-    plan = job.plan(tasks, selection, Manifest.read(target))
-    mine = [task for batch in plan.batches_of(shard) for task in batch]
-    if selection.on_exists == "error":
-        refuse_existing(mine)
+    with target_of(folder) as target:
+        plan = job.plan(tasks, target, selection, target.read_manifest())
+        mine = [task for batch in plan.batches_of(shard) for task in batch]
+        if selection.on_exists == "error":
+            refuse_existing(mine, target)
+        failed = [(failure.task, failure.reason) for failure in plan.failed_of(shard)]
+        for task in mine:
+            if task.todo and (reason := target.refuses(task.output)):
+                failed.append((task, reason))
     count_left(mine, outcome)
     outcome.failed = [failure for place, failure in enumerate(outcome.failed) if shard.takes(place)]
-    failed = [(failure.task, failure.reason) for failure in plan.failed_of(shard)]
-    for task in mine:
-        if task.todo and (reason := place_refuses(task)):
-            failed.append((task, reason))
     for task, reason in failed:
         task.todo, task.state = False, f"fails: {outcome.fail(task.source, reason)}"
     outcome.failed.sort()
@@ -371,12 +381,12 @@ def decompress_settings(format: str, *, window: bool = False) -> str:
     return f"restored as {'png' if format == DEFAULT else format}{', in its window' * window}"
 
 
-def _opened_size(task: Task) -> tuple[int, int]:
+def opened_size(task: Task) -> tuple[int, int]:
     found = probe(task.source)
     return found.height, found.width
 
 
-def _compressed_size(task: Task, limits: Limits) -> tuple[int, int]:
+def compressed_size(task: Task, limits: Limits) -> tuple[int, int]:
     with task.source.open("rb") as file:
         header, _ = read_header(file.read(HEADER_ROOM), limits)
     return header.height, header.width

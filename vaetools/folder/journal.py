@@ -79,6 +79,11 @@ class Journal(ABC, Generic[LineT]):
         manifest._load()
         return manifest
 
+    @property
+    def shown(self) -> str:
+        """Where it is, for messages."""
+        return str(self.path)
+
     def _load(self) -> None:
         self._torn = self._load_from(self.path)
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import VaetoolsError, reason_of
+from ..storage.blob import Readable
+from ..storage.url import Url
 from .manifest import DONE, FAILED, Entry, Manifest, number_or_inf
 
 NO_MORE_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NOT_REACHED = (errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 NO_PLACE = (*NO_MORE_SPACE, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)  # of the output folder itself
 
 
@@ -26,8 +29,8 @@ class Task:
     state: what is known about it before it is read, in words.
     """
 
-    source: Path
-    folder: Path
+    source: Readable
+    folder: Path | Url
     path: str
     output: str
     size: int = 0
@@ -41,7 +44,22 @@ class Task:
 
     @property
     def target(self) -> Path:
+        """The result, in jobs that write to a folder of this machine."""
+        if not isinstance(self.folder, Path):
+            raise TypeError(f"{self.folder} is no folder of this machine")
         return self.folder / self.output
+
+    @property
+    def destination(self) -> str:
+        """The result, whole, for messages."""
+        return str(self.target) if isinstance(self.folder, Path) else f"{self.folder}/{self.output}"
+
+    @property
+    def local(self) -> Path:
+        """The source, in jobs that take only files of this machine."""
+        if not isinstance(self.source, Path):
+            raise TypeError(f"{self.source} is no file of this machine")
+        return self.source
 
     @property
     def pixels(self) -> int:
@@ -79,7 +97,7 @@ class Outcome:
     lowest_range_psnr: float | None = None
     seconds: float = 0.0
 
-    def fail(self, path: Path, error: BaseException | str) -> str:
+    def fail(self, path: Readable | str, error: BaseException | str) -> str:
         """Returns the reason, in words."""
         return note_failure(self.failed, path, error)
 
@@ -123,16 +141,18 @@ def _lowest(one: float | None, other: float | None) -> float | None:
     return min((value for value in (one, other) if value is not None), default=None)
 
 
-def note_failure(failed: list[tuple[str, str]], path: Path, error: BaseException | str) -> str:
+def note_failure(failed: list[tuple[str, str]], path: Readable | str, error: BaseException | str) -> str:
     """Append a file and the reason, in words, which is returned."""
     reason = reason_of(error).removeprefix(f"{path}: ")
     failed.append((str(path), reason))
     return reason
 
 
-def cannot_go_on(error: OSError, place: Path, done: int) -> VaetoolsError:
+def cannot_go_on(error: OSError, place: Path | str, done: int) -> VaetoolsError:
     """What to raise when nothing more can be written."""
     advice = "free some space" if error.errno in NO_MORE_SPACE else "make it writable"
+    if error.errno in NOT_REACHED:
+        advice = "see that it can be reached"
     return VaetoolsError(
         f"{place}: {reason_of(error).lower()}; {done} files are done: "
         f"{advice} and run the same command again, which goes on from there"
@@ -196,7 +216,7 @@ class Books(Protocol):
     def fail(self, task: Task, error: BaseException | str) -> None: ...
     def announce(self, files: Sequence[tuple[Task, Stored]]) -> None: ...
     def finish(self, task: Task, stored: Stored) -> None: ...
-    def stop(self, error: OSError, place: Path) -> VaetoolsError: ...
+    def stop(self, error: OSError, place: Path | str) -> VaetoolsError: ...
 
 
 class Ledger:
@@ -262,7 +282,7 @@ class Ledger:
                 outcome.lowest_range_psnr = errors.psnr if lowest is None else min(lowest, errors.psnr)
         self.progress.advance(task.size, task.pixels)
 
-    def stop(self, error: OSError, place: Path) -> VaetoolsError:
+    def stop(self, error: OSError, place: Path | str) -> VaetoolsError:
         """What to raise when nothing more can be written."""
         return cannot_go_on(error, place, self.outcome.done)
 
@@ -270,7 +290,7 @@ class Ledger:
         try:
             self.manifest.append(entries, durable=durable)
         except OSError as error:
-            raise self.stop(error, self.manifest.path) from None
+            raise self.stop(error, self.manifest.shown) from None
 
     def _entry(self, task: Task, status: str, **values: Any) -> Entry:
         source = (task.path, task.output, task.size, task.mtime_ns, task.height, task.width)

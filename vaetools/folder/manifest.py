@@ -35,7 +35,7 @@ class Entry:
     max_error: the largest, in the values that the source stores; real_error: in real units; range_psnr: in dB, over the range
         of the source's values. None where they were not measured.
     ms: milliseconds, its share of the batch's time included. notes: what to know about it. error: why it failed.
-    turn: of the call of the job that wrote the line; 0 in folders that had no shards.
+    turn: of the call of the job that wrote the line; 0 in folders of this machine that had no shards.
     """
 
     path: str

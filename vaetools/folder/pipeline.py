@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
 from ..errors import VaetoolsError
+from ..images.ahead import reader_threads
 from .ledger import Task
 from .reader import Batch, ReadAhead
 
@@ -44,7 +45,7 @@ class Pipeline(Generic[Content, Result]):
     """`read` one source (threads); `work` on the contents of a batch; then put the results into `sink`.
 
     lanes: batches that are worked on at the same time; one is worked on in this thread, more in threads of their own, and
-    then `sink.put` is called from those.
+    then `sink.put` is called from those. readers: threads that read.
 
     `work` gives one result per task, or the VaetoolsError that it failed with. `fail` is told what failed: a VaetoolsError of
     either fails one file alone. A batch on which `work` raises one, or runs out of memory, is tried again file by file.
@@ -57,8 +58,10 @@ class Pipeline(Generic[Content, Result]):
         sink: Sink[Result],
         fail: Callable[[Task, BaseException], None],
         lanes: int = 1,
+        readers: int | None = None,
     ) -> None:
         self.read, self.work, self.sink, self.fail, self.lanes = read, work, sink, fail, lanes
+        self.readers = readers or reader_threads()
 
     def run(self, batches: Callable[[threading.Event], Iterator[list[Task]]]) -> None:
         """Go through the batches; `batches` is called in a thread, with what tells it to stop.
@@ -66,7 +69,7 @@ class Pipeline(Generic[Content, Result]):
         Whatever is raised, KeyboardInterrupt too, is raised when the threads have ended: what was worked on by then is
         finished, and nothing is left half done.
         """
-        ahead = ReadAhead(batches, self.read, PIXELS_IN_FLIGHT)
+        ahead = ReadAhead(batches, self.read, PIXELS_IN_FLIGHT, self.readers)
         pool = ThreadPoolExecutor(self.lanes, "lane") if self.lanes > 1 else None
         try:
             running: deque[Future[None]] = deque()

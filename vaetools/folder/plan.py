@@ -7,10 +7,7 @@ batch, so a file's bytes depend on the folder and the settings, and not on where
 from __future__ import annotations
 
 import itertools
-import os
-import stat
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,11 +20,17 @@ from ..codec.container import Limits
 from ..errors import LimitExceeded, UsageError, VaetoolsError, reason_of
 from ..images.ahead import reader_threads
 from ..images.folder import walk
+from ..storage.blob import Blob, Readable
+from ..storage.place import Place, Source
+from ..storage.url import Url
 from .ledger import Outcome, Task
 from .manifest import FAILED, Entry, Manifest
+from .target import Folder, LocalTarget, Target
+from .target import make_target as make_target
 
 ON_EXISTS = ("skip", "overwrite", "error")
 LOOK_CHUNK, LOOK_AHEAD = 16, 16  # files a call, and calls at once, for sizes that the manifest does not tell
+DISTANT_AHEAD = 32  # files, one a call, where most of the time of a call is the way to a store and back
 Key = TypeVar("Key", bound=Hashable)
 Fail = Callable[[Task, BaseException | str], None]
 
@@ -63,30 +66,32 @@ def _fits(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_places(source: Path, target: Path) -> None:
+def check_places(source: Source, target: Folder) -> None:
     """Raises UsageError where a job would write among what it reads, or to no folder."""
-    if not source.exists():
+    if isinstance(source, Path) and not source.exists():
         raise UsageError(f"{source}: no such file or folder")
-    if target.exists() and not target.is_dir():
+    if isinstance(target, Path) and target.exists() and not target.is_dir():
         raise UsageError(f"{target}: is a file, not a folder to write to")
-    folder = source if source.is_dir() else source.parent
-    if target.resolve() == folder.resolve():
+    if isinstance(source, Url) or isinstance(target, Url):
+        same = _inside(source, target) == ""
+    else:
+        folders = source.local_folders if isinstance(source, Place) else [source if source.is_dir() else source.parent]
+        same = any(target.resolve() == folder.resolve() for folder in folders)
+    if same:
         raise UsageError(f"{target}: the output folder must not be the input folder")
 
 
-def make_target(target: Path) -> None:
-    """Raises UsageError if the folder cannot be made or written to."""
+def _inside(source: Source, target: Folder) -> str | None:
+    """The path of an output folder below the source, where both are in one store."""
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        return target.below(source) if isinstance(source, Url) and isinstance(target, Url) else None
     except OSError as error:
-        raise UsageError(f"{target}: cannot be made ({error.strerror})") from None
-    if not os.access(target, os.W_OK | os.X_OK):
-        raise UsageError(f"{target}: not writable")
+        raise UsageError(f"{target}: cannot be opened ({error.strerror})") from None
 
 
 def list_tasks(
-    source: Path,
-    target: Path,
+    source: Source,
+    target: Folder,
     suffixes: frozenset[str],
     output_name: Callable[[str], str],
     selection: Selection,
@@ -96,9 +101,26 @@ def list_tasks(
 
     What is passed over goes into the outcome, what cannot be looked at is failed there. Raises UsageError if nothing is left.
     """
+    found = (
+        _list_place(source, target, suffixes, outcome)
+        if isinstance(source, Place)
+        else _list_folder(source, target, suffixes, outcome)
+    )
+    tasks = []
+    for inside, file in found:
+        if selection.takes(inside):
+            folder, slash, name = inside.rpartition("/")
+            tasks.append(Task(file, target, inside, folder + slash + output_name(name)))
+    outcome.filtered = len(found) - len(tasks)
+    if not tasks:
+        raise UsageError(f"{source}: none of its {len(found)} files is left by --include and --exclude")
+    return tasks
+
+
+def _list_folder(source: Path, target: Folder, suffixes: frozenset[str], outcome: Outcome) -> list[tuple[str, Readable]]:
     root, paths = source, [source]
     if source.is_dir():
-        listing = walk(source, suffixes, leave_out=target)
+        listing = walk(source, suffixes, leave_out=target if isinstance(target, Path) else None)
         paths, outcome.others = listing.images, listing.others
         outcome.linked = [str(path) for path in listing.linked]
         outcome.own_output = str(target) if listing.left_out else ""
@@ -107,28 +129,28 @@ def list_tasks(
     else:
         root = source.parent
     start = 0 if root == Path() else len(root.as_posix().rstrip("/")) + 1
-    tasks = []
-    for path in paths:
-        inside = path.as_posix()[start:]
-        if selection.takes(inside):
-            folder, slash, name = inside.rpartition("/")
-            tasks.append(Task(path, target, inside, folder + slash + output_name(name)))
-    outcome.filtered = len(paths) - len(tasks)
-    if not tasks:
-        raise UsageError(f"{source}: none of its {len(paths)} files is left by --include and --exclude")
-    return tasks
+    return [(path.as_posix()[start:], path) for path in paths]
 
 
-def refuse_existing(tasks: Sequence[Task]) -> None:
+def _list_place(source: Place, target: Folder, suffixes: frozenset[str], outcome: Outcome) -> list[tuple[str, Readable]]:
+    own = _inside(source, target)
+    contents = source.list(suffixes, leave_out=own) if own and isinstance(source, Url) else source.list(suffixes)
+    outcome.others, outcome.own_output = contents.others, str(target) if contents.left_out else ""
+    for path, reason in contents.refused:
+        outcome.fail(path, reason)
+    return list(contents.files)
+
+
+def refuse_existing(tasks: Sequence[Task], target: Target) -> None:
     """Raises UsageError if there is anything under the name of a result."""
-    existing = [task.target for task in tasks if os.path.lexists(task.target)]
+    existing = [task.destination for task in tasks if target.look(task.output)]
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(f"there already: {existing[0]}{more}; on_exists (--on-exists) says what to do with them")
 
 
 def settle(
-    tasks: Sequence[Task], selection: Selection, manifest: Manifest, settings: str, outcome: Outcome, fail: Fail
+    tasks: Sequence[Task], target: Target, selection: Selection, manifest: Manifest, settings: str, outcome: Outcome, fail: Fail
 ) -> list[Task]:
     """Decide what is to do. The result is all tasks that may share a batch, with or without work to do on them.
 
@@ -141,7 +163,8 @@ def settle(
     for task in tasks:
         first = first_of.setdefault(task.output, task)
         if first is not task:
-            reason = f"would be restored as {task.target.name}, like {first.source.name}: restore it alone, to another folder"
+            name = task.output.rpartition("/")[2]
+            reason = f"would be restored as {name}, like {first.source.name}: restore it alone, to another folder"
             _refuse(task, reason, fail)
             continue
         try:
@@ -154,33 +177,34 @@ def settle(
         entry = manifest.last(task.path, task.output)
         if entry and _is_of_source(entry, task):
             task.height, task.width = entry.height, entry.width
-        if _decide(task, entry, selection, settings, outcome, fail) and entry:
+        if _decide(task, target, entry, selection, settings, outcome, fail) and entry:
             unsure.append((task, entry))
     with ThreadPoolExecutor(reader_threads(), "compare") as pool:
-        checksums = pool.map(lambda pair: crc32_of(pair[0].target), unsure)
+        checksums = pool.map(lambda pair: target.crc32(pair[0].output), unsure)
         for (task, entry), crc32 in zip(unsure, checksums, strict=True):
             if crc32 == entry.crc32:
                 _leave(task, "there already, from the same source with the same settings", outcome)
     return kept
 
 
-def _decide(task: Task, entry: Entry | None, selection: Selection, settings: str, outcome: Outcome, fail: Fail) -> bool:
+def _decide(
+    task: Task, target: Target, entry: Entry | None, selection: Selection, settings: str, outcome: Outcome, fail: Fail
+) -> bool:
     """Whether a task is to do, by its result and the manifest. True if that hangs on whether the result is still whole."""
     failed = entry is not None and entry.status == FAILED
     if selection.retry_failed and not failed:
         task.todo, task.state = False, "did not fail"
         return False
-    try:
-        there = os.lstat(task.target)
-    except OSError:
-        return False  # what cannot be looked at cannot be written either, and that is told then
-    made_so = entry is not None and _is_of_source(entry, task) and there.st_size == entry.output_bytes
+    there = target.look(task.output)
+    if there is None:
+        return False
+    made_so = entry is not None and _is_of_source(entry, task) and there.size == entry.output_bytes
     made_so = made_so and not failed and entry is not None and entry.settings.startswith(settings)
-    if stat.S_ISDIR(there.st_mode):
-        _refuse(task, f"{task.target} is a folder, where the result would go", fail)
+    if there.is_folder:
+        _refuse(task, f"{task.destination} is a folder, where the result would go", fail)
     elif selection.on_exists == "overwrite":
         return made_so
-    elif failed and entry is not None and there.st_size == entry.output_bytes:  # restored in part, by allow_partial
+    elif failed and entry is not None and there.size == entry.output_bytes:  # restored in part, by allow_partial
         if not selection.retry_failed:
             reason = outcome.fail(task.source, f"restored in part only: {entry.error}")  # the manifest knows already
             task.todo, task.state = False, f"fails: {reason}"
@@ -207,15 +231,13 @@ def _refuse(task: Task, reason: str, fail: Fail) -> None:
     fail(task, reason)
 
 
-def crc32_of(path: Path) -> str:
-    try:
-        return "" if path.is_symlink() else f"{zlib.crc32(path.read_bytes()):08x}"
-    except OSError:
-        return ""
+def are_distant(tasks: Iterable[Task]) -> bool:
+    """Whether reading sources mostly waits for a store."""
+    return any(task.source.distant for task in tasks if isinstance(task.source, Blob))
 
 
 def with_sizes(
-    tasks: Iterable[Task],
+    tasks: Sequence[Task],
     size_of: Callable[[Task], tuple[int, int]],
     limits: Limits,
     fail: Fail,
@@ -240,14 +262,16 @@ def with_sizes(
 
     remaining = iter(tasks)
     waiting: deque[tuple[list[Task], Future[None]]] = deque()
-    with ThreadPoolExecutor(reader_threads(), "look") as pool:
+    distant = DISTANT_AHEAD if are_distant(tasks) else 0
+    length = 1 if distant else LOOK_CHUNK
+    with ThreadPoolExecutor(distant or reader_threads(), "look") as pool:
         while not (stop and stop.is_set()):
-            chunk = list(itertools.islice(remaining, LOOK_CHUNK))
+            chunk = list(itertools.islice(remaining, length))
             if chunk:
                 waiting.append((chunk, pool.submit(look, chunk)))
             if not waiting:
                 return
-            if not chunk or len(waiting) == LOOK_AHEAD:
+            if not chunk or len(waiting) == (distant or LOOK_AHEAD):
                 ready, future = waiting.popleft()
                 future.result()
                 yield from (task for task in ready if task.pixels)
@@ -274,17 +298,6 @@ def in_batches(
 
 
 def place_refuses(task: Task) -> str:
-    """Why nothing can be written under a task's name, from what is there now; "" if nothing speaks against it."""
-    parts = task.output.split("/")[:-1]
-    place = task.folder
-    for part in ("", *parts):
-        place = place / part
-        if place.is_symlink() and part:
-            return f"{place} is a link, and nothing is written through links"
-        if not place.exists():
-            break
-        if not place.is_dir():
-            return f"{place} is a file, where a folder is needed"
-    while not place.exists():
-        place = place.parent
-    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place}: not writable"
+    """Why nothing can be written under a task's name, in a folder of this machine; "" if nothing speaks against it."""
+    assert isinstance(task.folder, Path)
+    return LocalTarget(task.folder).refuses(task.output)

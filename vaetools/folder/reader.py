@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Full, Queue
 from typing import Generic, TypeVar
 
-from ..images.ahead import reader_threads
 from ..model.memory import give_back
 from .ledger import Task
 
@@ -51,12 +50,16 @@ class ReadAhead(Generic[Content]):
     """
 
     def __init__(
-        self, batches: Callable[[threading.Event], Iterator[list[Task]]], read: Callable[[Task], Content], pixels: int
+        self,
+        batches: Callable[[threading.Event], Iterator[list[Task]]],
+        read: Callable[[Task], Content],
+        pixels: int,
+        threads: int,
     ) -> None:
         self._read, self._batches, self._budget = read, batches, Budget(pixels)
         self._stop = threading.Event()
         self._queue: Queue[Batch[Content] | BaseException | None] = Queue(1)
-        self._pool = ThreadPoolExecutor(reader_threads(), "read")
+        self._pool = ThreadPoolExecutor(threads, "read")
         self._feeder = threading.Thread(target=self._feed, name="feed", daemon=True)
         self._feeder.start()
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec.container import Limits
 from ..errors import ModelError
-from ..files import remove_temporaries
+from ..images.ahead import reader_threads
 from .ledger import JobProgress, Ledger, Outcome, Product, Silent, Task
 from .manifest import Manifest
 from .pipeline import Pipeline
-from .plan import Selection, in_batches, make_target, refuse_existing, settle, with_sizes
+from .plan import Selection, are_distant, in_batches, refuse_existing, settle, with_sizes
 from .shard import Shard
 from .shares import Failure, Plan, Share, count_left, take_over_done
+from .target import Folder, Target, target_of
 from .writer import Writer
 
 if TYPE_CHECKING:  # a plan is made without torch
@@ -48,7 +49,7 @@ class Job:
     def run(
         self,
         tasks: list[Task],
-        target: Path,
+        folder: Folder,
         selection: Selection,
         outcome: Outcome,
         progress: JobProgress | None,
@@ -56,19 +57,21 @@ class Job:
     ) -> Outcome:
         """All of it, or one shard of it. What is known of the folder as a whole, each shard tells."""
         start = time.perf_counter()
-        if shard is not None:
-            self._run_shard(shard, tasks, target, selection, outcome, progress or Silent())
-        else:
-            self._run_all(tasks, target, selection, outcome, progress or Silent())
+        with target_of(folder) as target:
+            if shard is not None:
+                self._run_shard(shard, tasks, target, selection, outcome, progress or Silent())
+            else:
+                self._run_all(tasks, target, selection, outcome, progress or Silent())
         outcome.failed.sort()
         outcome.notes.sort()
         outcome.seconds = time.perf_counter() - start
         return outcome
 
-    def plan(self, tasks: Sequence[Task], selection: Selection, manifest: Manifest) -> Plan:
+    def plan(self, tasks: Sequence[Task], target: Target, selection: Selection, manifest: Manifest) -> Plan:
         """Every batch, from the whole listing."""
         return Plan.of(
             tasks,
+            target,
             selection,
             manifest,
             self.settings,
@@ -78,17 +81,17 @@ class Job:
             batch_limit=self.batch_limit,
         )
 
-    def _run_all(self, tasks: list[Task], target: Path, selection: Selection, outcome: Outcome, progress: JobProgress) -> None:
+    def _run_all(self, tasks: list[Task], target: Target, selection: Selection, outcome: Outcome, progress: JobProgress) -> None:
         if selection.on_exists == "error":
-            refuse_existing(tasks)
-        make_target(target)
-        with Manifest.open(target) as manifest:
+            refuse_existing(tasks, target)
+        target.prepare()
+        with target.open_manifest() as manifest:
             if manifest.locked:
-                remove_temporaries(target)
+                target.tidy_up()
             if selection.on_exists == "error":
-                refuse_existing(tasks)  # again, now that nobody else can write them
+                refuse_existing(tasks, target)  # again, now that nobody else can write them
             ledger = Ledger(outcome, manifest, self.settings, progress)
-            tasks = settle(tasks, selection, manifest, self.settings, outcome, ledger.fail)
+            tasks = settle(tasks, target, selection, manifest, self.settings, outcome, ledger.fail)
             todo = [task for task in tasks if task.todo]
             _tell(progress, todo)
 
@@ -97,37 +100,37 @@ class Job:
                 return in_batches(measured, self.key_of, self.batch_limit)
 
             if todo:
-                self._go_through(batches, target, ledger)
+                self._go_through(batches, target, ledger, todo)
 
     def _run_shard(
         self,
         shard: Shard,
         tasks: list[Task],
-        target: Path,
+        target: Target,
         selection: Selection,
         outcome: Outcome,
         progress: JobProgress,
     ) -> None:
-        make_target(target)
+        target.prepare()
         outcome.failed = [failure for place, failure in enumerate(outcome.failed) if shard.takes(place)]
-        with Manifest.open_shard(target, shard) as manifest:
-            plan = self.plan(tasks, selection, manifest)
+        with target.open_shard_manifest(shard) as manifest:
+            plan = self.plan(tasks, target, selection, manifest)
             batches = plan.batches_of(shard)
             mine = [task for batch in batches for task in batch]
             if selection.on_exists == "error":
-                refuse_existing(mine)
+                refuse_existing(mine, target)
             ledger = Ledger(outcome, manifest, self.settings, progress)
             count_left(mine, outcome)
             todo = [task for task in mine if task.todo]
             _tell(progress, todo)
             note_failures(plan.failed_of(shard), ledger)
             if todo:
-                self._go_through(lambda stop: iter(batches), target, ledger)
+                self._go_through(lambda stop: iter(batches), target, ledger, todo)
 
     def run_share(
         self,
         share: Share,
-        target: Path,
+        folder: Folder,
         progress: JobProgress | None = None,
         *,
         patience: float = 0.0,
@@ -150,21 +153,25 @@ class Job:
                     raise KeyboardInterrupt
                 yield list(batch)
 
-        with Manifest.open_shard(target, share.shard, turn=share.turn, patience=patience) as manifest:
+        with (
+            target_of(folder) as target,
+            target.open_shard_manifest(share.shard, turn=share.turn, patience=patience) as manifest,
+        ):
             ledger = Ledger(outcome, manifest, self.settings, progress or Silent())
             _tell(ledger.progress, share.todo)
-            take_over_done(share, manifest, outcome, ledger.progress)
+            take_over_done(share, target, manifest, outcome, ledger.progress)
             if share.todo:
-                self._go_through(batches, target, ledger)
+                self._go_through(batches, target, ledger, share.todo)
         outcome.seconds = time.perf_counter() - start
         return outcome
 
-    def _go_through(self, batches: Batches, target: Path, ledger: Ledger) -> None:
+    def _go_through(self, batches: Batches, target: Target, ledger: Ledger, todo: Sequence[Task]) -> None:
         def with_work(stop: threading.Event) -> Iterator[list[Task]]:
             return (batch for batch in batches(stop) if any(task.todo for task in batch))
 
         try:
-            Pipeline(self.read, self.work, Writer(target, self.finish, ledger), ledger.fail, self.lanes.count).run(with_work)
+            readers, writer = reader_threads(are_distant(todo)), Writer(target, self.finish, ledger)
+            Pipeline(self.read, self.work, writer, ledger.fail, self.lanes.count, readers).run(with_work)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{ledger.outcome.done} files are done; the same command goes on from there") from None
         finally:

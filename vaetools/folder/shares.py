@@ -6,7 +6,6 @@ What cannot be read is in no batch: such a file is told of by the shard that its
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ from ..codec.container import Limits
 from ..errors import reason_of
 from .ledger import JobProgress, Outcome, Task
 from .manifest import DONE, Manifest
-from .plan import Selection, crc32_of, in_batches, settle, with_sizes
+from .plan import Selection, in_batches, settle, with_sizes
 from .shard import Shard
+from .target import Target
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Plan:
     def of(
         cls,
         tasks: Sequence[Task],
+        target: Target,
         selection: Selection,
         manifest: Manifest,
         settings: str,
@@ -73,7 +74,7 @@ class Plan:
             failed.append(Failure(places[task.path], task, reason_of(error)))
 
         told = Outcome()
-        kept = settle(tasks, selection, manifest, settings, told, fail)
+        kept = settle(tasks, target, selection, manifest, settings, told, fail)
         by_source = {str(task.source): (place, task) for place, task in enumerate(tasks)} if told.failed else {}
         failed += [Failure(*by_source[source], reason, known=True) for source, reason in told.failed]
         batches = list(in_batches(with_sizes(kept, size_of, limits, fail), key_of, batch_limit, every=True))
@@ -98,17 +99,14 @@ def count_left(tasks: Sequence[Task], outcome: Outcome) -> None:
     outcome.stale += sum(task.stale for task in tasks)
 
 
-def take_over_done(share: Share, manifest: Manifest, outcome: Outcome, progress: JobProgress) -> None:
+def take_over_done(share: Share, target: Target, manifest: Manifest, outcome: Outcome, progress: JobProgress) -> None:
     """Note what was done of a share before whoever did it died: it is not done again, but told again."""
     for task in share.todo:
         entry = manifest.last(task.path, task.output)
         if entry is None or (entry.turn, entry.status) != (share.turn, DONE):
             continue
-        try:
-            there = os.lstat(task.target).st_size
-        except OSError:
-            continue
-        if there == entry.output_bytes and crc32_of(task.target) == entry.crc32:
+        there = target.look(task.output)
+        if there and there.size == entry.output_bytes and target.crc32(task.output) == entry.crc32:
             task.todo = False
             outcome.take_over(task, entry)
             progress.advance(task.size, task.pixels)

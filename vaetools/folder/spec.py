@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..codec.container import Limits
 from ..codec.rate import Rate
+from ..images.folder import SUFFIXES
+from ..storage.place import Source
 from .engine import load_codec
-from .job import BATCH_SIZE, TILE_SIZE, compress_job, compress_tasks, decompress_job, decompress_tasks
+from .job import (
+    BATCH_SIZE,
+    TILE_SIZE,
+    compress_job,
+    compress_settings,
+    compress_tasks,
+    compressed_size,
+    decompress_job,
+    decompress_settings,
+    decompress_tasks,
+    opened_size,
+)
 from .ledger import JobProgress, Outcome, Task
-from .names import DEFAULT
+from .names import DEFAULT, SUFFIX, compressed_name, restored_name
 from .plan import Selection
 from .run import Job, never
 from .shares import Share
+from .target import Folder
 
 if TYPE_CHECKING:  # a spec is made without torch
     from collections.abc import Callable
@@ -32,8 +45,8 @@ class Spec(ABC):
 
     imports: ClassVar[tuple[str, ...]] = ("vaetools.codec.codec",)
 
-    source: Path
-    target: Path
+    source: Source
+    target: Folder
     model: str = "photo"
     device: str = "auto"
     limits: Limits = USUAL_LIMITS
@@ -55,6 +68,26 @@ class Spec(ABC):
         self, share: Share, loaded: Codec, *, progress: JobProgress, patience: float, stopped: Callable[[], bool]
     ) -> Outcome:
         return process_shard(self, share, loaded, progress=progress, patience=patience, stopped=stopped)
+
+    # What can be told without a model.
+
+    @property
+    @abstractmethod
+    def suffixes(self) -> frozenset[str]:
+        """Of the files that it is for."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> str:
+        """The beginning of the job's settings."""
+
+    @abstractmethod
+    def output_name(self, name: str) -> str:
+        """What a file, or path, is called when it is done."""
+
+    @abstractmethod
+    def size_of(self, task: Task) -> tuple[int, int]:
+        """(height, width) of an image, by its header. Raises VaetoolsError or OSError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +116,21 @@ class CompressSpec(Spec):
             effort=self.effort,
         )
 
+    @property
+    def suffixes(self) -> frozenset[str]:
+        return SUFFIXES
+
+    @property
+    def settings(self) -> str:
+        options: dict[str, Any] = {"errors": self.errors, "keep_tags": self.keep_tags, "effort": self.effort}
+        return compress_settings(self.rate, self.tile_size, preview=self.preview, **options)
+
+    def output_name(self, name: str) -> str:
+        return compressed_name(name)
+
+    def size_of(self, task: Task) -> tuple[int, int]:
+        return opened_size(task)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecompressSpec(Spec):
@@ -97,6 +145,20 @@ class DecompressSpec(Spec):
         return decompress_job(
             codec, self.format, batch_size=self.batch_size, allow_partial=self.allow_partial, window=self.window
         )
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        return frozenset((SUFFIX,))
+
+    @property
+    def settings(self) -> str:
+        return decompress_settings(self.format, window=self.window)
+
+    def output_name(self, name: str) -> str:
+        return restored_name(name, self.format)
+
+    def size_of(self, task: Task) -> tuple[int, int]:
+        return compressed_size(task, self.limits)
 
 
 def process_shard(

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec.container import Limits, check_file
 from ..errors import Corrupt, UsageError, VaetoolsError, reason_of
-from ..images.folder import walk
+from ..images.folder import SUFFIXES, walk
 from ..images.picture import Picture
 from ..images.read import read_picture
+from ..storage.blob import Readable
+from ..storage.place import parse_folder
+from ..storage.shards import TarShards
+from ..storage.tar import SUFFIX as TAR
+from ..storage.tar import list_members
 from .ledger import JobProgress, Outcome, Silent, Task
 from .manifest import FAILED, Entry, Manifest, number_or_inf
 from .names import SUFFIX, compressed_name
+from .packing import crc32_of_file
 from .pipeline import Pipeline
 from .plan import Selection, in_batches, list_tasks, with_sizes
+from .target import Folder, target_of
 
 if TYPE_CHECKING:  # a quick check does without torch
     from ..codec.codec import Codec
@@ -53,30 +60,37 @@ class Verification:
 
 
 def verify_folder(
-    folder: Path,
+    folder: Folder | str,
     codec: Codec | None,
     *,
-    against: Path | None = None,
+    against: Folder | str | None = None,
     batch_size: int = BATCH_SIZE,
     limits: Limits = Limits(),
     progress: JobProgress | None = None,
 ) -> Verification:
     """Check every .vtc file below `folder`: its checksums, and that it is the file that the manifest knows.
 
+    folder, against: paths, or URLs such as s3://bucket/folder.
     With a codec, also that it decodes to the symbols that were encoded. With `against`, the folder of the originals, that
     each of them has a file; with both, that the file decodes to its original. What the manifest calls done must be there,
-    and what it calls failed is told. Raises UsageError if there is nothing to check.
+    and what it calls failed is told. Of a folder of tars, their .vtc members are checked, and each tar as a whole by the
+    manifest. Raises UsageError if there is nothing to check.
     """
-    if not folder.is_dir():
+    folder = parse_folder(folder) if isinstance(folder, str) else folder
+    against = parse_folder(against) if isinstance(against, str) else against
+    if isinstance(folder, Path) and not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
-    manifest = Manifest.read(folder)
+    if against is not None and isinstance(folder, Path) and TarShards.in_folder(folder):
+        raise UsageError(f"{folder}: holds tars, whose members are not compared with originals: verify them without --against")
+    with target_of(folder) as target:
+        manifest = target.read_manifest()
+        result = Verification(manifest=manifest.path.exists())
     entries = {entry.output: entry for entry in manifest if entry.output.endswith(SUFFIX)}
-    result = Verification(manifest=manifest.path.exists())
     tasks = _tasks(folder, required=not entries, result=result)
+    if isinstance(folder, Path):
+        _check_tars(folder, manifest, result)
     there = {task.path for task in tasks}
-    originals: dict[str, Path] = {}
-    if against is not None:
-        originals = {compressed_name(_inside(path, against)): path for path in walk(against, leave_out=folder).images}
+    originals = {} if against is None else _originals(against, folder)
     result.checked = len(tasks)
     result.unknown = [task.path for task in tasks if task.path not in entries]
     for entry in entries.values():
@@ -84,20 +98,26 @@ def verify_folder(
             result.bad.append((entry.path, f"was not compressed: {entry.error}"))
         elif entry.status != FAILED and entry.output not in there:
             result.bad.append((entry.output, "is missing: the manifest says that it was written"))
-    for name, path in originals.items():
+    for name in originals:
         if name not in there and name not in entries:
-            result.bad.append((_inside(path, against), "has no compressed file"))
+            result.bad.append((name.removesuffix(SUFFIX), "has no compressed file"))
     _Check(folder, entries, originals, codec, result, limits, progress or Silent()).run(tasks, batch_size)
     result.bad.sort()
     result.psnr = dict(sorted(result.psnr.items()))
     return result
 
 
-def _inside(path: Path, folder: Path | None) -> str:
-    return path.as_posix() if folder is None else path.relative_to(folder).as_posix()
+def _originals(against: Folder, folder: Folder) -> dict[str, Readable]:
+    """By the names of their compressed files."""
+    if isinstance(against, Path):
+        images = walk(against, leave_out=folder if isinstance(folder, Path) else None).images
+        return {compressed_name(path.relative_to(against).as_posix()): path for path in images}
+    return {compressed_name(path): blob for path, blob in against.list(SUFFIXES).files}
 
 
-def _tasks(folder: Path, *, required: bool, result: Verification) -> list[Task]:
+def _tasks(folder: Folder, *, required: bool, result: Verification) -> list[Task]:
+    if isinstance(folder, Path) and (shards := TarShards.in_folder(folder)):
+        return _members(shards, folder, result)
     outcome = Outcome()
     try:
         tasks = list_tasks(folder, folder, frozenset((SUFFIX,)), str, Selection(), outcome)
@@ -105,8 +125,28 @@ def _tasks(folder: Path, *, required: bool, result: Verification) -> list[Task]:
         if required:
             raise
         tasks = []  # the manifest knows files, and none is there
-    result.bad += [(_inside(Path(path), folder), reason) for path, reason in outcome.failed]
+    result.bad += [(path.removeprefix(f"{folder}/"), reason) for path, reason in outcome.failed]
     return tasks
+
+
+def _members(shards: TarShards, folder: Path, result: Verification) -> list[Task]:
+    """Under the names that manifests have for them."""
+    tasks = []
+    for tar in shards.tars:
+        listing = list_members(tar)
+        result.bad += [(path.removeprefix(f"{folder}/"), reason) for path, reason in listing.problems]
+        names = [(f"{tar.name}/{member.inside}", member) for member in listing.members if member.inside.endswith(SUFFIX)]
+        tasks += [Task(member, folder, name, name) for name, member in names]
+    return tasks
+
+
+def _check_tars(folder: Path, manifest: Manifest, result: Verification) -> None:
+    """What is in them beside .vtc files is checked by nothing else."""
+    for entry in manifest:
+        path = folder / entry.output
+        is_tar = entry.output_bytes and "/" not in entry.output and entry.output.endswith(TAR)
+        if is_tar and path.is_file() and crc32_of_file(path) != entry.crc32:
+            result.bad.append((entry.output, "is not the tar that the manifest tells of: it was replaced or damaged since"))
 
 
 class _Check:
@@ -114,9 +154,9 @@ class _Check:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         entries: dict[str, Entry],
-        originals: dict[str, Path],
+        originals: dict[str, Readable],
         codec: Codec | None,
         result: Verification,
         limits: Limits,

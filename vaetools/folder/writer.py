@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from queue import Queue
 from typing import Generic, TypeVar
 
 from ..errors import ImageError, VaetoolsError
-from ..files import make_names_durable, sync_file, temporary_path
+from ..files import sync_file, temporary_path
 from .ledger import NO_MORE_SPACE, NO_PLACE, Books, Product, Stored, Task
+from .target import Target, target_of
 
 Result = TypeVar("Result")
 
@@ -44,11 +45,11 @@ class Writer(Generic[Result]):
     file alone, but for those of a full disk and of an output folder that is no longer writable.
     """
 
-    def __init__(self, folder: Path, finish: Callable[[Task, Result, Path], Product], ledger: Books) -> None:
-        self.folder, self.finish, self.ledger = folder, finish, ledger
+    def __init__(self, target: Target | Path, finish: Callable[[Task, Result, Path], Product], ledger: Books) -> None:
+        self.target = target_of(target) if isinstance(target, Path) else target
+        self.temporaries, self.finish, self.ledger = self.target.temporaries, finish, ledger
         self._error: BaseException | None = None
         self._temporaries: set[Path] = set()
-        self._made: set[PurePosixPath] = {PurePosixPath()}
         self._pool = ThreadPoolExecutor(max(4, min(8, os.cpu_count() or 4)), "store")
         self._queue: Queue[_Group | None] = Queue(1)  # one waits, one is written, and none beyond
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
@@ -76,21 +77,20 @@ class Writer(Generic[Result]):
         self._pool.shutdown(cancel_futures=True)
         for temporary in list(self._temporaries):
             self._drop(temporary)
-        make_names_durable(self.folder / inside for inside in sorted(self._made))
-        self._made.clear()
+        self.target.make_durable()
 
     # In the pool's threads.
 
     def _store(self, task: Task, result: Result, ms: float) -> Stored:
         start = time.perf_counter()
-        temporary = temporary_path(self.folder)
+        temporary = temporary_path(self.temporaries)
         self._temporaries.add(temporary)
         try:
             product = self.finish(task, result, temporary)
             size, crc32 = product.on_disk or sync_file(temporary)
         except BaseException as error:
             self._drop(temporary)
-            if isinstance(error, ImageError) and shutil.disk_usage(self.folder).free == 0:
+            if isinstance(error, ImageError) and shutil.disk_usage(self.temporaries).free == 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None  # Pillow does not always tell
             raise
         return Stored(temporary, size, f"{crc32:08x}", product, ms + 1e3 * (time.perf_counter() - start))
@@ -118,10 +118,10 @@ class Writer(Generic[Result]):
             try:
                 stored = future.result()
             except (VaetoolsError, OSError, MemoryError) as error:
-                self._fail(task, error, NO_PLACE)  # temporary files are in the output folder: none could be written
+                self._fail(task, error, NO_PLACE, where=self.temporaries)  # nor could another one be written there
                 continue
             try:
-                self._make_folder(PurePosixPath(task.output).parent)
+                self.target.make_folder_of(task.output)
             except (VaetoolsError, OSError) as error:
                 self._drop(stored.temporary)
                 self._fail(task, error)
@@ -129,36 +129,25 @@ class Writer(Generic[Result]):
                 ready.append((task, stored))
         if ready:
             self.ledger.announce(ready)
-        for task, stored in ready:
-            try:
-                os.replace(stored.temporary, task.target)
-            except OSError as error:
-                self._drop(stored.temporary)
-                self._fail(task, error)
-            else:
+        named = self.target.give_names([(stored.temporary, task.output) for task, stored in ready])
+        for (task, stored), failure in zip(ready, named, strict=True):
+            if failure is None:
                 self._temporaries.discard(stored.temporary)
                 self.ledger.finish(task, stored)
+                continue
+            self._drop(stored.temporary)
+            if self.target.ends_the_job(failure):
+                raise self.ledger.stop(failure, task.destination)
+            self._fail(task, failure)
 
-    def _fail(self, task: Task, error: BaseException, ends: tuple[int, ...] = NO_MORE_SPACE) -> None:
+    def _fail(
+        self, task: Task, error: BaseException, ends: tuple[int, ...] = NO_MORE_SPACE, *, where: Path | None = None
+    ) -> None:
         if isinstance(error, OSError) and error.errno in ends:
-            raise self.ledger.stop(error, task.target if error.errno in NO_MORE_SPACE else self.folder) from None
+            full = error.errno in NO_MORE_SPACE and isinstance(task.folder, Path)
+            raise self.ledger.stop(error, task.destination if full else where or str(self.target)) from None
         self.ledger.fail(task, error)
 
     def _drop(self, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
         self._temporaries.discard(temporary)
-
-    def _make_folder(self, inside: PurePosixPath) -> None:
-        """Make a folder below the output folder. Raises VaetoolsError rather than go through a link."""
-        if inside in self._made:
-            return
-        self._make_folder(inside.parent)
-        path = self.folder / inside
-        try:
-            path.mkdir()
-        except FileExistsError:
-            if path.is_symlink():
-                raise VaetoolsError(f"{path} is a link, and nothing is written through links") from None
-            if not path.is_dir():
-                raise VaetoolsError(f"{path} is a file, where a folder is needed") from None
-        self._made.add(inside)

@@ -11,9 +11,12 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def reader_threads() -> int:
+DISTANT_THREADS = 16  # where reading mostly waits for a store
+
+
+def reader_threads(distant: bool = False) -> int:
     """Pillow decodes without holding up other threads, and a disk likes several questions at once."""
-    return max(4, min(8, os.cpu_count() or 4))
+    return DISTANT_THREADS if distant else max(4, min(8, os.cpu_count() or 4))
 
 
 def in_threads(call: Callable[[str], Result], paths: Iterable[str]) -> Iterator[tuple[str, Result]]:

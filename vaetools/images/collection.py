@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import ImageError, UsageError, reason_of
 from .ahead import in_threads
 from .folder import walk
-from .read import MAX_PIXELS, read_for_training
+from .opening import MAX_PIXELS
+from .read import read_for_training
 
 BATCH_PIXELS = 1 << 20  # of a batch, unless a single image has more
 

@@ -4,121 +4,37 @@ from __future__ import annotations
 
 import io
 import os
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import ModuleType
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import ImageError
+from ..storage.blob import Blob
 from . import deep
 from .exif import ORIENTATION
-from .folder import DICOM_SUFFIXES, NIFTI_SUFFIXES, has_suffix
 from .metadata import metadata_of, metadata_of_tiff
 from .modes import pixels_of, stretched
+from .opening import (
+    MAX_PIXELS,
+    Opened,
+    Source,
+    count_frames,
+    here,
+    name_of,
+    named,
+    opened_file,
+    opening,
+    raw_mode_of,
+    scan_module,
+    stored_mode_of,
+)
 from .picture import Metadata, Picture
 from .png import check_png
 
-MAX_PIXELS = 400_000_000
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "GIF")  # what Pillow decodes by itself, without a helper
 EIGHT_BIT_MODES = frozenset(("1", "L", "P", "RGB"))
 DEEP_COLOUR = frozenset(("LA;16", "RGB;16", "RGBA;16"))  # modes that Pillow cuts to 8 bits
-
-Source = str | os.PathLike[str] | BinaryIO
-
-_raising_the_limit = threading.RLock()
-
-
-# Opening.
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Whatever Pillow raises meanwhile becomes an ImageError, and every ImageError says of which file it is."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except Exception as error:  # Pillow's decoders raise whatever they please on broken files
-        reason = "not an image Pillow can read" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise ImageError(f"{name}: cannot be read ({reason or type(error).__name__})") from None
-
-
-def _name(source: Source) -> str:
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "the image"
-
-
-@contextmanager
-def _opening(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The image before its pixels are decoded."""
-    with ExitStack() as stack:
-        try:
-            image = Image.open(source, formats=FORMATS)
-        except Image.DecompressionBombError:
-            stack.enter_context(_pillows_limit(max_pixels))
-            try:
-                image = Image.open(source, formats=FORMATS)
-            except Image.DecompressionBombError:
-                raise ImageError(f"it has more than the limit of {max_pixels:,} pixels") from None
-        with image:
-            if image.width * image.height > max_pixels:
-                raise ImageError(f"{image.width} x {image.height} pixels is above the limit of {max_pixels:,}")
-            yield image
-
-
-@contextmanager
-def _pillows_limit(max_pixels: int) -> Iterator[None]:
-    """Pillow refuses images above 179 million pixels, by a limit for the whole process: raised for one image at a time."""
-    with _raising_the_limit:
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = max_pixels
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-def _frames(image: Image.Image) -> int:
-    # Phones write JPEGs with a depth or brightness map as a second picture; the first is the photograph.
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """How the file lays out its pixels, in Pillow's words, before they are decoded; "" afterwards."""
-    tiles = getattr(image, "tile", None)
-    if not tiles:
-        return ""
-    arguments = tiles[0][3]
-    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
-
-
-def _stored_mode(image: Image.Image) -> str:
-    """The mode with the depth that the file has: Pillow cuts 16-bit colours to 8 without a word."""
-    mode = image.mode
-    if mode.startswith("I;16"):
-        return "I;16"
-    raw = _raw_mode(image)
-    if mode in ("RGB", "RGBA", "CMYK") and (";16" in raw or (raw and 16 in getattr(image, "tag_v2", {}).get(258, ()))):
-        return "LA;16" if raw.startswith("LA") else f"{mode};16"
-    if image.format == "PPM" and mode == "I":
-        return "I;16"
-    if image.format == "PPM" and image.tile:  # type: ignore[attr-defined]
-        decoder, _, _, arguments = image.tile[0]  # type: ignore[attr-defined]
-        if decoder in ("ppm", "ppm_plain") and arguments[-1] > 255:  # (mode, largest value)
-            return f"{mode};16"
-    return mode
 
 
 # Pictures.
@@ -143,25 +59,26 @@ class Probe:
 
 def probe(source: Source, *, max_pixels: int = MAX_PIXELS) -> Probe:
     """The size of an image from its head alone. Raises ImageError."""
-    with _named(_name(source)):
-        if scan := _scan_module(source):
-            return Probe(*scan.size_of(source))
+    with named(name_of(source)), here(source, head=True) as opened:
+        if scan := scan_module(opened):
+            return Probe(*scan.size_of(opened))
         try:
-            with _opening(source, max_pixels) as image:
+            with opening(opened, max_pixels) as image:
                 orientation = image.getexif().get(ORIENTATION, 1)
                 if image.format == "TIFF" or orientation not in range(1, 9):  # Pillow tells the upright size of TIFF files
                     orientation = 1
                 return Probe(image.height, image.width, orientation)
         except Image.UnidentifiedImageError:
-            if not _is_tiff(source):
+            if not _is_tiff(opened):
                 raise
         with ExitStack() as stack:  # as read_picture has it
-            height, width = deep.size_of_tiff(_file(source, stack))
+            height, width = deep.size_of_tiff(opened_file(opened, stack))
         return Probe(height, width)
 
 
 def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS, keep_tags: bool = False) -> Picture:
-    """The one image of a file, with all that Picture holds. source: a path, or a seekable binary file, read from its start.
+    """The one image of a file, with all that Picture holds. source: a path, a Blob, or a seekable binary file, read from its
+    start.
 
     The pixels are as they are stored: an orientation in the EXIF data is not applied to them, and the EXIF data is kept
     byte for byte, so that an orientation is neither lost nor applied twice. TIFF is the exception. Pillow turns its pixels
@@ -177,17 +94,17 @@ def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS, keep_tags: boo
     Raises ImageError, which names the file, for: files that are broken, truncated or no images; several frames or pages;
     more than `max_pixels`; values that 16 bits do not hold (float, 32-bit gray), 10-bit AVIF, LAB and other such modes.
     """
-    with _named(_name(source)):
-        if scan := _scan_module(source):
-            picture: Picture = scan.read(source, max_pixels=max_pixels, keep_tags=keep_tags)
+    with named(name_of(source)), here(source) as opened:
+        if scan := scan_module(opened):
+            picture: Picture = scan.read(opened, max_pixels=max_pixels, keep_tags=keep_tags)
             return picture
         try:
-            with _opening(source, max_pixels) as image:
-                return _picture(image, source, max_pixels)
+            with opening(opened, max_pixels) as image:
+                return _picture(image, opened, max_pixels)
         except Image.UnidentifiedImageError:
-            if not _is_tiff(source):
+            if not _is_tiff(opened):
                 raise
-        return _deep_tiff(source, max_pixels)  # kinds that Pillow does not know, such as 16-bit gray with alpha
+        return _deep_tiff(opened, max_pixels)  # kinds that Pillow does not know, such as 16-bit gray with alpha
 
 
 def picture_of(image: Image.Image) -> Picture:
@@ -196,18 +113,18 @@ def picture_of(image: Image.Image) -> Picture:
     Raises ImageError for what read_picture refuses, for several frames (`image.copy()` has one), and for files that were
     opened but not yet decoded and hold more than 8 bits per colour, as Pillow gives no way to these.
     """
-    with _named(str(getattr(image, "filename", "") or "the image")):
-        if _stored_mode(image) in DEEP_COLOUR:
+    with named(str(getattr(image, "filename", "") or "the image")):
+        if stored_mode_of(image) in DEEP_COLOUR:
             raise ImageError("Pillow cuts its 16 bits per channel to 8; give the file itself, not the image that Pillow opened")
         return _picture(image, None, MAX_PIXELS)
 
 
-def _picture(image: Image.Image, source: Source | None, max_pixels: int) -> Picture:
-    frames = _frames(image)
+def _picture(image: Image.Image, source: Opened | None, max_pixels: int) -> Picture:
+    frames = count_frames(image)
     if frames > 1:
         raise ImageError(f"it has {frames} frames or pages; extract the one to keep")
     notes: list[str] = []
-    mode, raw_mode = _stored_mode(image), _raw_mode(image)
+    mode, raw_mode = stored_mode_of(image), raw_mode_of(image)
     if image.format == "AVIF" and _avif_depth(image) > 8:
         raise ImageError("an AVIF image of 10 or 12 bits, which Pillow cuts to 8; convert it to 16-bit PNG first (avifdec)")
     if image.format == "MPO" and getattr(image, "n_frames", 1) > 1:
@@ -218,10 +135,10 @@ def _picture(image: Image.Image, source: Source | None, max_pixels: int) -> Pict
         return _deep_png(source, image.width, image.height, mode)
     if image.format == "PNG" and source is not None:
         with ExitStack() as stack:
-            check_png(_file(source, stack).read())  # Pillow goes to the place of the pixels by itself
+            check_png(opened_file(source, stack).read())  # Pillow goes to the place of the pixels by itself
     if mode == "RGB;16" and image.format == "PPM" and source is not None:
         with ExitStack() as stack:
-            return Picture(deep.read_deep_ppm(_file(source, stack), image), "PPM", mode)
+            return Picture(deep.read_deep_ppm(opened_file(source, stack), image), "PPM", mode)
     metadata = metadata_of(image, notes) if hasattr(image, "tag_v2") else None
     image.load()
     metadata = metadata or metadata_of(image, notes)
@@ -237,45 +154,23 @@ def _picture(image: Image.Image, source: Source | None, max_pixels: int) -> Pict
     return Picture(pixels, image.format or "", mode, metadata, tuple(notes))
 
 
-def _scan_module(source: Source) -> ModuleType | None:
-    """What reads a DICOM or NIfTI file, known by its name; None for other images."""
-    name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
-    if has_suffix(name, DICOM_SUFFIXES):
-        from ..medical import dicom
-
-        return dicom
-    if has_suffix(name, NIFTI_SUFFIXES):
-        from ..medical import nifti
-
-        return nifti
-    return None
-
-
-def _is_tiff(source: Source) -> bool:
+def _is_tiff(source: Opened) -> bool:
     with ExitStack() as stack:
-        return _file(source, stack).read(4) in (b"II*\0", b"MM\0*")
+        return opened_file(source, stack).read(4) in (b"II*\0", b"MM\0*")
 
 
-def _file(source: Source, stack: ExitStack) -> BinaryIO:
-    """The file at its start; closed by `stack` if it was opened here."""
-    if isinstance(source, str | os.PathLike):
-        return stack.enter_context(open(source, "rb"))
-    source.seek(0)
-    return source
-
-
-def _deep_tiff(source: Source, max_pixels: int) -> Picture:
+def _deep_tiff(source: Opened, max_pixels: int) -> Picture:
     notes: list[str] = []
     with ExitStack() as stack:
-        file = _file(source, stack)
+        file = opened_file(source, stack)
         metadata, orientation = metadata_of_tiff(file, notes)
         pixels, mode = deep.read_deep_tiff(file, orientation, max_pixels, notes)
     return Picture(pixels, "TIFF", mode, metadata, tuple(notes))
 
 
-def _deep_png(source: Source, width: int, height: int, mode: str) -> Picture:
+def _deep_png(source: Opened, width: int, height: int, mode: str) -> Picture:
     with ExitStack() as stack:
-        data = _file(source, stack).read()
+        data = opened_file(source, stack).read()
     notes: list[str] = []
     metadata, colour = _beside_the_pixels(data, notes)
     pixels = deep.read_deep_png(data, width, height)
@@ -321,17 +216,17 @@ class _Opened:
     is_cut: bool
 
 
-def _open(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> _Opened:
+def _open(path: str | os.PathLike[str] | Blob, max_pixels: int = MAX_PIXELS) -> _Opened:
     """Decoded, with the orientation that the file asks for applied to the pixels."""
-    with _named(_name(path)), _opening(path, max_pixels) as image:
-        is_cut = _stored_mode(image).endswith(";16") and not image.mode.startswith("I")
-        frames = _frames(image)
+    with named(name_of(path)), here(path) as opened, opening(opened, max_pixels) as image:
+        is_cut = stored_mode_of(image).endswith(";16") and not image.mode.startswith("I")
+        frames = count_frames(image)
         image.load()
         return _Opened(ImageOps.exif_transpose(image), frames, is_cut)
 
 
 def read_for_training(
-    path: str | os.PathLike[str], channels: int = 3, bit_depth: int = 8, *, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | Blob, channels: int = 3, bit_depth: int = 8, *, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """(H, W, C) uint8 or uint16, whatever it takes: alpha is dropped, colours and depths are converted.
 
@@ -340,7 +235,7 @@ def read_for_training(
     slices side by side.
     Raises ImageError if the file cannot be decoded, or has more than `max_pixels`.
     """
-    if _scan_module(path) is not None:
+    if scan_module(path) is not None:
         from ..medical.windowing import for_training
 
         return for_training(read_picture(path, max_pixels=max_pixels), channels, bit_depth)
@@ -361,12 +256,12 @@ def _as_gray16(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L")).astype(np.uint16) * 257
 
 
-def read_exact(path: str | os.PathLike[str], bit_depth: int = 8) -> np.ndarray:
+def read_exact(path: str | os.PathLike[str] | Blob, bit_depth: int = 8) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8, or (H, W) uint16: the pixels as they are seen, for images that a model of that depth holds.
 
     Raises ImageError for what would be lost: transparency, other depths, CMYK, animation or several pages.
     """
-    if _scan_module(path) is not None:
+    if scan_module(path) is not None:
         raise ImageError(f"{path}: DICOM and NIfTI files are not supported here; convert it to 8-bit PNG first")
     opened = _open(path)
     image = opened.image

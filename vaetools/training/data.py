@@ -8,23 +8,24 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ImageError, TrainingError
-from ..images.folder import list_images
+from ..images.folder import SUFFIXES, list_images
 from ..images.read import read_for_training
 from ..model.config import ModelConfig
+from ..storage.blob import Readable
+from ..storage.place import Place
 
 
 @dataclass
 class ImageCache:
-    """Decoded images of one folder. Those beyond the memory limit are decoded again at each use."""
+    """Decoded images of one folder, or of tars. Those beyond the memory limit are decoded again at each use."""
 
-    paths: list[Path]
+    paths: list[Readable]
     sizes: list[tuple[int, int]]
     decoded: dict[int, np.ndarray]
     config: ModelConfig
@@ -32,19 +33,32 @@ class ImageCache:
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike[str], config: ModelConfig, limit_bytes: int, *, only: Sequence[Path] | None = None
+        cls,
+        folder: str | os.PathLike[str] | Place,
+        config: ModelConfig,
+        limit_bytes: int,
+        *,
+        only: Sequence[Readable] | None = None,
     ) -> ImageCache:
         """Decode every image below `folder` once, or those of them in `only`. Raises TrainingError if none can be read."""
         cache = cls([], [], {}, config)
         used = 0
 
-        def read(path: Path) -> np.ndarray | str:
+        def read(path: Readable) -> np.ndarray | str:
             try:
                 return read_for_training(path, config.image_channels, config.bit_depth)
             except ImageError as error:
                 return str(error)
 
-        paths = list_images(folder) if only is None else list(only)
+        paths: list[Readable] = []
+        if only is not None:
+            paths += only
+        elif isinstance(folder, Place):
+            contents = folder.list(SUFFIXES)
+            paths += (file for _, file in contents.files)
+            cache.unreadable += (f"{name}: {reason}" for name, reason in contents.refused)
+        else:
+            paths += list_images(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(paths), 64):  # a bounded look-ahead keeps the memory limit true
                 chunk = paths[start : start + 64]

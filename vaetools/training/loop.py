@@ -1,6 +1,7 @@
 """The training loop.
 
     vaetools train photos/ --preset photo --minutes 60 --out runs/photo
+    vaetools train 'shards/photos-{000..041}.tar' --preset photo --minutes 60 --out runs/photo
     torchrun --nproc-per-node 2 -m vaetools train photos/ --preset photo --epochs 20 --out runs/photo
 
 Each step is a pure function of the seed, the step number, the fraction of the budget that is spent and the weights before
@@ -29,6 +30,8 @@ from ..model.noise import noise_level, noisy_pair
 from ..model.precision import autocast
 from ..model.vae import VAE
 from ..model.weights import LoadedModel, save_weights
+from ..storage.blob import Readable
+from ..storage.place import Source
 from .calibration import calibrate
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
@@ -139,7 +142,7 @@ def hash_seed(seed: int, step: int) -> int:
 
 
 def train(
-    folder: Path,
+    folder: Source,
     run: Path,
     config: ModelConfig,
     settings: TrainingSettings,
@@ -147,10 +150,10 @@ def train(
     resume: bool = False,
     quality_lambdas: tuple[float, float] | None = None,
     device: str = "auto",
-    only: Sequence[Path] | None = None,
+    only: Sequence[Readable] | None = None,
     start: LoadedModel | None = None,
 ) -> Path | None:
-    """Train on the images below `folder`, or on `only` these, from the weights of `start` or from none.
+    """Train on the images below `folder`, or in tars, or on `only` these, from the weights of `start` or from none.
 
     Returns the path of the exported weights, below `run`; None on ranks but the first.
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
@@ -284,7 +287,7 @@ def export(net: VAE, cache: ImageCache, run: Path, seed: int) -> Path:
     return save_weights(net, tables, run)
 
 
-def export_run(run: Path, folder: Path, *, cache_bytes: int = 4 << 30) -> Path:
+def export_run(run: Path, folder: Source, *, cache_bytes: int = 4 << 30) -> Path:
     """Export the running average of the checkpoint in `run`, with tables fitted to the images below `folder`."""
     if not run.is_dir():
         raise UsageError(f"{run}: no such training run")

@@ -1,0 +1,496 @@
+"""Jobs from tars, and to tars: what becomes of members, deaths at any moment, failures, and how folders are divided."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vaetools.cli import main
+from vaetools.codec.codec import Codec
+from vaetools.codec.rate import Rate
+from vaetools.errors import UsageError
+from vaetools.folder import tars
+from vaetools.folder.division import Division
+from vaetools.folder.job import compress_folder
+from vaetools.folder.ledger import Outcome
+from vaetools.folder.manifest import DONE, FAILED, Manifest
+from vaetools.folder.plan import Selection
+from vaetools.folder.shard import Shard
+from vaetools.folder.spec import CompressSpec
+from vaetools.folder.tars import run_tars
+from vaetools.storage.place import parse_source
+
+from .engine_folders import make_album, tree
+from .tar_files import content, make_shards, make_tar, picture, samples
+from .test_folder_job_resume import FakeCodec
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    target = tmp_path_factory.mktemp("whole")
+    compress(shards, target)
+    return tree(target)
+
+
+def compress(
+    source: Path | str,
+    target: Path,
+    fake: FakeCodec | None = None,
+    *,
+    shard: str = "",
+    division: Division = Division(),
+    rate: float = 60.0,
+    **selection: Any,
+) -> Outcome:
+    """To tars, with a codec whose bytes tell with which other images one shared its batch."""
+    spec = CompressSpec(
+        source=parse_source(str(source)),
+        target=target,
+        rate=Rate("quality", rate),
+        batch_size=4,
+        selection=Selection(**selection),
+    )
+    part = Shard.parse(shard) if shard else None
+    return run_tars(spec, cast(Codec, fake or FakeCodec()), division, shard=part)
+
+
+def vaetools(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def broken_shards(folder: Path) -> Path:
+    """Two tars; in the second, one image is broken."""
+    make_shards(folder, count=1)
+    members = [(name, data[:100] if name == "0007.jpg" else data) for name, data in samples(range(6, 10))]
+    make_tar(folder / "photos-001.tar", members)
+    return folder
+
+
+# To files.
+
+
+def test_files_are_those_of_a_folder_job(shards: Path, tmp_path: Path) -> None:
+    for path in shards.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            tar.extractall(tmp_path / "extracted" / path.stem, filter="data")
+    source = parse_source(str(shards / "*.tar"))
+    outcome = compress_folder(source, tmp_path / "a", cast(Codec, FakeCodec()), batch_size=4)
+    compress_folder(tmp_path / "extracted", tmp_path / "b", cast(Codec, FakeCodec()), batch_size=4)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert (outcome.done, outcome.others) == (18, 36)
+
+
+@pytest.mark.parametrize("to_tars", [False, True], ids=["files", "tars"])
+def test_nothing_is_written_outside_of_the_output(tmp_path: Path, to_tars: bool) -> None:
+    (tmp_path / "deep").mkdir()
+    outside = tmp_path / "absolute.png"
+    names = ["../out.png", str(outside), "a/../../out.png", "in.png"]
+    source = make_tar(tmp_path / "deep" / "in.tar", [(name, picture(0)) for name in names])
+    target, before = tmp_path / "deep" / "out", set(tmp_path.rglob("*"))
+    if to_tars:
+        outcome = compress(source, target)
+    else:
+        outcome = compress_folder(parse_source(str(source)), target, cast(Codec, FakeCodec()))
+    assert (outcome.done, len(outcome.failed)) == (1, 1)
+    assert set(tmp_path.rglob("*")) - {target, *target.rglob("*")} == before
+
+
+def test_a_job_from_tars_goes_on(shards: Path, tmp_path: Path) -> None:
+    source = parse_source(str(shards))
+    compress_folder(source, tmp_path, cast(Codec, FakeCodec()), selection=Selection(include=("photos-001/*",)))
+    outcome = compress_folder(source, tmp_path, cast(Codec, FakeCodec()))
+    assert (outcome.done, outcome.skipped) == (12, 6)
+
+
+def test_the_output_is_not_the_folder_of_the_tars(shards: Path) -> None:
+    for tar in (False, True):
+        result = vaetools("compress", shards / "photos-000.tar", "-o", shards, *["--tar"] * tar)
+        assert (result.exit_code, "must not be the input folder" in result.stderr) == (2, True)
+
+
+# To tars, from tars.
+
+
+def test_members_that_are_no_images_keep_their_places(shards: Path, tmp_path: Path) -> None:
+    compress(shards, tmp_path)
+    before, after = content(shards / "photos-001.tar"), content(tmp_path / "photos-001.tar")
+    assert list(after) == [f"{name}.vtc" if name.endswith(".jpg") else name for name in before]
+    assert all(after[name] == data for name, data in before.items() if not name.endswith(".jpg"))
+
+
+def test_bytes_are_the_same_each_time(shards: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    for path in make_shards(tmp_path / "copy").glob("*.tar"):
+        os.utime(path, (1, 1))
+    compress(tmp_path / "copy", tmp_path / "out")
+    assert tree(tmp_path / "out") == whole
+
+
+def test_headers_tell_nothing_of_when_and_by_whom(shards: Path, tmp_path: Path) -> None:
+    compress(shards, tmp_path)
+    with tarfile.open(tmp_path / "photos-000.tar") as tar:
+        for info in tar:
+            assert (info.mtime, info.uid, info.gid, info.uname, info.gname, info.mode) == (0, 0, 0, "", "", 0o644)
+            assert info.pax_headers == {}
+
+
+def test_names_that_ustar_has_no_room_for_come_back(tmp_path: Path) -> None:
+    names = [f"{'folder/' * 40}a.png", "写真.png", os.fsdecode(b"\xff.png")]
+    make_tar(tmp_path / "a.tar", [(name, picture(number)) for number, name in enumerate(names)])
+    compress(tmp_path / "a.tar", tmp_path / "out")
+    assert list(content(tmp_path / "out" / "a.tar")) == [f"{name}.vtc" for name in names]
+
+
+def test_what_is_whole_is_left(shards: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    compress(shards, tmp_path)
+    fake = FakeCodec()
+    outcome = compress(shards, tmp_path, fake)
+    assert (outcome.done, outcome.skipped, fake.batches) == (0, 18, 0)
+
+
+def test_nothing_is_left_beside_the_tars(shards: Path, tmp_path: Path) -> None:
+    compress(shards, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".vaetools-manifest.jsonl",
+        *(f"photos-{number:03}.tar" for number in range(3)),
+    ]
+
+
+def test_the_manifest_tells_of_images_and_of_tars(shards: Path, tmp_path: Path) -> None:
+    compress(shards, tmp_path)
+    manifest = Manifest.read(tmp_path)
+    image = manifest.last("photos-001/0007.jpg", "photos-001.tar/0007.jpg.vtc")
+    tar = manifest.last("photos-001.tar", "photos-001.tar")
+    assert image is not None
+    assert tar is not None
+    assert (image.status, image.output_bytes) == (DONE, len(content(tmp_path / "photos-001.tar")["0007.jpg.vtc"]))
+    assert (tar.status, tar.size, tar.output_bytes) == (
+        DONE,
+        (shards / "photos-001.tar").stat().st_size,
+        (tmp_path / "photos-001.tar").stat().st_size,
+    )
+
+
+def test_a_tar_whose_source_has_changed_is_told_and_made_anew_on_demand(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "in")
+    compress(shards, tmp_path / "out")
+    make_tar(shards / "photos-001.tar", samples(range(20, 23)))
+    outcome = compress(shards, tmp_path / "out")
+    assert (outcome.stale, outcome.done) == (1, 0)
+    outcome = compress(shards, tmp_path / "out", on_exists="overwrite")
+    assert (outcome.done, outcome.skipped) == (3, 12)
+    assert "0020.jpg.vtc" in content(tmp_path / "out" / "photos-001.tar")
+
+
+def test_other_settings_make_all_anew_on_demand(shards: Path, tmp_path: Path) -> None:
+    compress(shards, tmp_path)
+    assert compress(shards, tmp_path, rate=30).stale == 3
+    assert compress(shards, tmp_path, rate=30, on_exists="overwrite").done == 18
+
+
+def test_a_damaged_tar_is_made_anew_on_demand(shards: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    compress(shards, tmp_path)
+    data = bytearray((tmp_path / "photos-002.tar").read_bytes())
+    data[600] ^= 1
+    (tmp_path / "photos-002.tar").write_bytes(data)
+    assert compress(shards, tmp_path, on_exists="overwrite").done == 6
+    assert tree(tmp_path) == whole
+
+
+def test_what_is_there_may_be_an_error(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos-001.tar").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"photos-001.tar; on_exists"):
+        compress(shards, tmp_path, on_exists="error")
+    compress(shards, tmp_path)
+    assert (tmp_path / "photos-001.tar").read_bytes() == b"mine"
+
+
+def test_a_choice_of_images_takes_their_samples(shards: Path, tmp_path: Path) -> None:
+    outcome = compress(shards, tmp_path, include=("0001.jpg", "0008.jpg"))
+    assert (outcome.done, outcome.filtered) == (2, 16)
+    assert {path.name: list(content(path)) for path in tmp_path.glob("*.tar")} == {
+        "photos-000.tar": ["0001.cls", "0001.jpg.vtc", "0001.json"],
+        "photos-001.tar": ["0008.cls", "0008.jpg.vtc", "0008.json"],
+    }
+
+
+# Deaths.
+
+
+def killed(shards: Path, target: Path, prepare: Callable[[], FakeCodec]) -> None:
+    """A process does the job, and is killed where `prepare` has arranged it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            compress(shards, target, prepare())
+        finally:
+            os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it was not killed"
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_at_batch(number: int) -> Callable[[], FakeCodec]:
+    return lambda: FakeCodec(lambda batch: die() if batch == number else None)
+
+
+def dying_in(call: str) -> Callable[[], FakeCodec]:
+    def prepare() -> FakeCodec:
+        place = tars.os if call == "replace" else tars
+        if call == "replace":  # of the tar, and not of the files
+            real = os.replace
+            tars.os.replace = lambda one, other: die() if str(other).endswith(".tar") else real(one, other)  # type: ignore[assignment]
+        else:
+            setattr(place, call, die)
+        return FakeCodec()
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        dying_at_batch(0),
+        dying_at_batch(3),
+        *map(dying_in, ("write_tar", "sync_file", "replace", "make_names_durable", "_remove_spool")),
+    ],
+    ids=["first batch", "fourth batch", "packing", "syncing", "naming", "named", "tidying"],
+)
+def test_a_killed_job_goes_on_to_the_same_bytes(
+    shards: Path, whole: dict[str, bytes], tmp_path: Path, prepare: Callable[[], FakeCodec]
+) -> None:
+    killed(shards, tmp_path, prepare)
+    for path in tmp_path.glob("*.tar"):
+        assert path.read_bytes() == whole[path.name], "a tar under its name is whole"
+    outcome = compress(shards, tmp_path)
+    assert (tree(tmp_path), outcome.failed) == (whole, [])
+    assert not list(tmp_path.glob(".vaetools-spool-*"))
+
+
+def test_what_a_killed_job_has_done_is_not_done_again(shards: Path, tmp_path: Path) -> None:
+    killed(shards, tmp_path, dying_in("write_tar"))
+    fake = FakeCodec()
+    outcome = compress(shards, tmp_path, fake)
+    assert (outcome.done, outcome.skipped) == (12, 6)
+
+
+def test_an_interrupted_job_tells_how_far_it_is_and_goes_on(shards: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    def interrupt(batch: int) -> None:
+        if batch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="files are done; the same command goes on from there"):
+        compress(shards, tmp_path, FakeCodec(interrupt))
+    compress(shards, tmp_path)
+    assert tree(tmp_path) == whole
+
+
+# Failures.
+
+
+def test_a_sample_whose_image_fails_is_left_out(tmp_path: Path) -> None:
+    outcome = compress(broken_shards(tmp_path / "in"), tmp_path / "out")
+    assert [path for path, _ in outcome.failed] == [f"{tmp_path / 'in' / 'photos-001.tar'}/0007.jpg"]
+    assert sorted(path.rpartition("/")[2] for path, _ in outcome.notes) == ["0007.cls", "0007.json"]
+    names = list(content(tmp_path / "out" / "photos-001.tar"))
+    assert len(names) == 9
+    assert not any(name.startswith("0007") for name in names)
+    entry = Manifest.read(tmp_path / "out").last("photos-001/0007.jpg", "photos-001.tar/0007.jpg.vtc")
+    assert entry is not None
+    assert entry.status == FAILED
+
+
+def test_failures_are_told_again(tmp_path: Path) -> None:
+    shards = broken_shards(tmp_path / "in")
+    compress(shards, tmp_path / "out")
+    outcome = compress(shards, tmp_path / "out")
+    assert outcome.failed == [
+        (str(tmp_path / "out" / "photos-001.tar"), "1 of what belongs into it failed; --retry-failed makes it again")
+    ]
+
+
+def test_a_tar_with_failures_is_made_again_on_demand(tmp_path: Path) -> None:
+    shards = broken_shards(tmp_path / "in")
+    compress(shards, tmp_path / "out")
+    make_tar(shards / "photos-001.tar", samples(range(6, 10)))
+    fake = FakeCodec()
+    outcome = compress(shards, tmp_path / "out", fake, retry_failed=True)
+    assert (outcome.done, outcome.failed) == (4, [])
+    assert "0007.jpg.vtc" in content(tmp_path / "out" / "photos-001.tar")
+
+
+def test_a_damaged_tar_becomes_what_is_left_of_it(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "in")
+    os.truncate(shards / "photos-001.tar", (shards / "photos-001.tar").stat().st_size * 2 // 3)
+    (shards / "photos-002.tar").write_bytes(b"no tar")
+    outcome = compress(shards, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tar")) == ["photos-000.tar", "photos-001.tar"]
+    assert [Path(path).name for path, _ in outcome.failed] == ["photos-001.tar", "photos-002.tar"]
+    assert 0 < outcome.done < 12
+
+
+def test_what_was_made_before_a_failure_does_not_stand_for_it(tmp_path: Path) -> None:
+    """A file in the hidden folder, of a source that was whole then."""
+    shards = make_shards(tmp_path / "in", count=1)
+    killed(shards, tmp_path / "out", dying_in("write_tar"))
+    make_tar(shards / "photos-000.tar", [(n, d[:100] if n == "0002.jpg" else d) for n, d in samples(range(6))])
+    outcome = compress(shards, tmp_path / "out")
+    assert len(outcome.failed) == 1
+    assert "0002.jpg.vtc" not in content(tmp_path / "out" / "photos-000.tar")
+
+
+def test_an_image_that_would_take_the_place_of_a_member_fails(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", [("a.png", picture(0)), ("a.png.vtc", b"there"), ("b.png", picture(1))])
+    outcome = compress(tmp_path / "a.tar", tmp_path / "out")
+    assert "is in the tar already" in outcome.failed[0][1]
+    assert list(content(tmp_path / "out" / "a.tar")) == ["b.png.vtc"]
+
+
+# Shards.
+
+
+def test_shards_of_a_job_are_whole_tars(shards: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    assert compress(shards, tmp_path, shard="2/2").done == 6
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == ["photos-001.tar"]
+    assert compress(shards, tmp_path, shard="1/2").done == 12
+    assert tree(tmp_path) == whole
+
+
+def test_shards_are_folded_by_the_next_job(shards: Path, tmp_path: Path) -> None:
+    for shard in ("1/2", "2/2"):
+        compress(shards, tmp_path, shard=shard)
+    outcome = compress(shards, tmp_path)
+    assert (outcome.done, outcome.skipped) == (0, 18)
+    assert [path.name for path in tmp_path.glob(".vaetools-*")] == [".vaetools-manifest.jsonl"]
+
+
+# From folders.
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_album(tmp_path_factory.mktemp("album"), 20)
+
+
+def test_a_folder_is_divided_in_the_order_of_its_names(album: Path, tmp_path: Path) -> None:
+    outcome = compress(album, tmp_path, division=Division(samples=8))
+    found = [content(tmp_path / f"shard-{number:06}.tar") for number in range(3)]
+    paths = sorted(path.relative_to(album).as_posix() for path in album.rglob("*.png"))
+    assert [name for part in found for name in part] == [f"{path}.vtc" for path in paths if path != "broken.png"]
+    assert (outcome.done, len(outcome.failed)) == (20, 1)
+
+
+def test_a_folder_is_divided_by_bytes(album: Path, tmp_path: Path) -> None:
+    compress(album, tmp_path, division=Division(size=40_000))
+    sizes = {f"{path.relative_to(album).as_posix()}.vtc": path.stat().st_size for path in album.rglob("*.png")}
+    tars = sorted(tmp_path.glob("*.tar"))
+    assert len(tars) > 2
+    assert all(sum(sizes[name] for name in content(path)) <= 40_000 or len(content(path)) == 1 for path in tars)
+
+
+def test_a_sample_is_not_divided(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.left.png", "a.right.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(picture(0))
+    outcome = compress(tmp_path / "in", tmp_path / "out", division=Division(samples=1))
+    assert list(content(tmp_path / "out" / "shard-000000.tar")) == ["a.left.png.vtc", "a.right.png.vtc"]
+    assert [Path(path).name for path, _ in outcome.notes] == ["a.left.png", "a.right.png"], "and it is told"
+
+
+def test_two_files_of_one_field_are_not_both_taken(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.PNG", "a.png"):
+        (tmp_path / "in" / name).write_bytes(picture(0))
+    assert "capital letters" in compress(tmp_path / "in", tmp_path / "out").failed[0][1]
+
+
+def test_tars_of_two_divisions_are_not_mixed(album: Path, tmp_path: Path) -> None:
+    compress(album, tmp_path, division=Division(samples=8))
+    with pytest.raises(UsageError, match="holds other samples"):
+        compress(album, tmp_path, division=Division(samples=7))
+    with pytest.raises(UsageError, match="is beyond the 2 tars"):
+        compress(album, tmp_path, division=Division(samples=20), on_exists="overwrite")
+
+
+def test_shards_of_a_folder_are_the_whole(album: Path, tmp_path: Path) -> None:
+    compress(album, tmp_path / "whole", division=Division(samples=6))
+    outcomes = [compress(album, tmp_path / "out", shard=f"{i}/3", division=Division(samples=6)) for i in (2, 3, 1)]
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert sum(len(outcome.failed) for outcome in outcomes) == 1
+
+
+@pytest.mark.parametrize(("option", "tars"), [("--tar-samples=8", 3), ("--tar-bytes=40kB", 7)])
+def test_options_divide_a_folder(album: Path, tmp_path: Path, option: str, tars: int) -> None:
+    result = vaetools("compress", album, "-o", tmp_path / "out", "--tar", option, "--dry-run", "--json")
+    targets = [Path(file["target"]).relative_to(tmp_path / "out").parts[0] for file in json.loads(result.stdout)["files"]]
+    assert sorted(set(targets)) == [f"shard-{number:06}.tar" for number in range(tars)]
+
+
+# Commands, with a model.
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "in", count=2, each=2)
+    result = vaetools("compress", *sorted(shards.glob("*.tar")), "-o", tmp_path / "small", "--tar", "--verify", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["done"]) == (0, 4), result.stderr
+    result = vaetools("decompress", tmp_path / "small", "-o", tmp_path / "back", "--tar", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["done"]) == (0, 4), result.stderr
+    assert list(content(tmp_path / "back" / "photos-001.tar"))[:3] == ["0002.cls", "0002.jpg.png", "0002.json"]
+
+
+def test_tars_are_verified(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "in", count=2, each=2)
+    vaetools("compress", shards, "-o", tmp_path / "small", "--tar")
+    result = vaetools("verify", tmp_path / "small", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["checked"]) == (0, 4)
+    path = tmp_path / "small" / "photos-001.tar"
+    path.write_bytes(path.read_bytes().replace(b'{"number": 3}', b'{"number": 4}'))
+    result = vaetools("verify", tmp_path / "small", "--quick", "--json")
+    assert json.loads(result.stdout)["bad"] == [
+        {"path": "photos-001.tar", "problem": "is not the tar that the manifest tells of: it was replaced or damaged since"}
+    ]
+
+
+@pytest.mark.slow
+def test_workers_take_members(tmp_path: Path) -> None:
+    """To files: members go to other processes as they are."""
+    shards = make_shards(tmp_path / "in", count=2, each=2)
+    assert vaetools("compress", shards, "-o", tmp_path / "one").exit_code == 0
+    result = vaetools("compress", shards, "-o", tmp_path / "two", "--workers", 2)
+    assert result.exit_code == 0, result.stderr
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_a_dry_run_tells_what_would_be_in_the_tars(tmp_path: Path) -> None:
+    shards = broken_shards(tmp_path / "in")
+    result = vaetools("compress", shards, "-o", tmp_path / "out", "--tar", "--dry-run", "--json", "--shard", "2/2")
+    outcome = json.loads(result.stdout)
+    assert [Path(file["target"]).relative_to(tmp_path / "out").as_posix() for file in outcome["files"]] == [
+        f"photos-001.tar/{number:04}.jpg.vtc" for number in range(6, 10)
+    ]
+    assert (outcome["todo"], result.exit_code) == (3, 1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--tar", "--workers", "2"], ["--tar", "--engine", "ray"], ["--tar-samples", "5"], ["--tar", "--tar-bytes", "1MB"]],
+    ids=" ".join,
+)
+def test_options_that_do_not_go_together_are_refused(shards: Path, tmp_path: Path, options: list[str]) -> None:
+    result = vaetools("compress", shards, "-o", tmp_path / "out", *options)
+    assert (result.exit_code, (tmp_path / "out").exists()) == (2, False)
