@@ -92,7 +92,9 @@ class Augmenter:
         probability: float = 1.0,
         exact: bool | None = None,
     ) -> None:
-        """strength: 0..1, or a schedule. bank: of other images' latents, or its file. gate: "nearest", or one of your own.
+        """operators: of which each image gets one, "jitter,style" or ["jitter", "hyper+style"], where + joins a chain. strength:
+        0..1, or a schedule. detail: what the model cannot show stays in the image. bank: of other images' latents, or its file.
+        gate: "nearest", or one of your own. probability: of an image to be changed at all. exact: see above.
 
         Raises UsageError on operators, strengths or a bank that cannot be used.
         """
@@ -125,7 +127,9 @@ class Augmenter:
         bfloat16: bool | None = None,
         **options: Any,
     ) -> Augmenter:
-        """`model`: an installed model's name, a weights file, or the folder of a training run. `options`: as of the class.
+        """model: an installed model's name, a weights file, or the folder of a training run. quality: 0..100, how fine the steps
+        are that strengths are measured in. device: "auto" is a GPU where there is one. bfloat16: where the chip has it, unless
+        said otherwise. operators, strength, options: as of the class.
 
         Raises ModelError if the model cannot be used, UsageError on anything else.
         """
@@ -145,18 +149,22 @@ class Augmenter:
 
     @property
     def keeps_pixels(self) -> bool:
+        """Whether what an image shows stays where it is, so that boxes and masks hold."""
         return all(operator.keeps_pixels for operator in self._each)
 
     @property
     def needs_bank(self) -> bool:
+        """Whether an operator takes other images' latents; without a bank, those of the same call."""
         return any(operator.needs_bank for operator in self._each)
 
     @property
     def needs_labels(self) -> bool:
+        """Whether an operator looks at the class of an image."""
         return any(operator.needs_labels for operator in self._each)
 
     @property
     def mixes_labels(self) -> bool:
+        """Whether an operator makes images of several classes, so that labels become (B, classes) floats."""
         return any(operator.mixes_labels for operator in self._each)
 
     def refuse_moving(self, what: str) -> None:

@@ -37,6 +37,10 @@ class LatentBank:
     def __init__(
         self, y: Tensor, z: Tensor, labels: Tensor, *, model_hash: str, quality: float, classes: int | None = None
     ) -> None:
+        """Raises UsageError if the numbers of latents and labels differ, there are none, or a label is below 0.
+
+        model_hash, quality: of what encoded them. classes: how many there are, if the last ones have no image.
+        """
         if not len(y) or not len(y) == len(z) == len(labels):
             raise UsageError(f"a bank needs as many labels as latents, and at least one: {len(labels)} and {len(y)}")
         if int(labels.min()) < 0:

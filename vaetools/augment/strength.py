@@ -20,7 +20,10 @@ def _check(value: float, what: str) -> float:
 class Strength:
     """From 0, which changes nothing, to 1: one standard deviation of the prior, one quantisation step, one whole way.
 
-    start -> stop over the first `epochs` epochs, then stop; `classes` has values of its own for some labels.
+    start, stop: the strength goes from one to the other. epochs: over so many, then it stays; 0: it is `stop` at once. classes:
+    strengths of some labels, in place of these.
+
+    Raises UsageError on strengths out of 0..1.
     """
 
     start: float
@@ -38,6 +41,7 @@ class Strength:
 
     @classmethod
     def constant(cls, value: float) -> Strength:
+        """The same for every epoch and class."""
         return cls(value, value)
 
     @classmethod
@@ -47,9 +51,11 @@ class Strength:
 
     @classmethod
     def per_class(cls, classes: Mapping[int, float], default: float = 0.0) -> Strength:
+        """One for each class number in `classes`, and `default` for all others."""
         return cls(default, default, classes=dict(classes))
 
     def at(self, epoch: int, label: int | None = None) -> float:
+        """The strength for an image of that class in that epoch, counted from 0."""
         if label is not None and label in self.classes:
             return self.classes[label]
         fraction = min(1.0, max(0, epoch) / self.epochs) if self.epochs else 1.0

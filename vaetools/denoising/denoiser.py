@@ -63,7 +63,10 @@ class Denoiser:
     def load(
         cls, model: str | os.PathLike[str] = "denoise", device: str | torch.device = "auto", *, ensemble: bool = False
     ) -> Denoiser:
-        """model: as of Codec.load. Raises ModelError."""
+        """model: an installed model's name, a weights file, or the folder of a training run. ensemble: as of the class.
+
+        Raises ModelError if the model cannot be used or is no denoiser, UsageError on an unknown device.
+        """
         return cls(load_weights(find_by_name(model)), device, ensemble=ensemble)
 
     def denoise(self, images: Sequence[Tensor], sigma: float | str = AUTO) -> Denoised:

@@ -77,7 +77,10 @@ class Embedder:
         bfloat16: bool | None = None,
         exact: bool | None = None,
     ) -> Embedder:
-        """`model`: an installed model's name, a weights file, or the folder of a training run. quality: 0..100.
+        """The embedder of a model by its name. features, pooling, size, exact: as of the class.
+
+        model: an installed model's name, a weights file, or the folder of a training run. quality: 0..100, how fine the latents'
+        steps are. device: "auto" is a GPU where there is one. bfloat16: where the chip has it, unless said otherwise.
 
         Raises ModelError if the model cannot be used, UsageError on anything else.
         """

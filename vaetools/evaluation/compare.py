@@ -47,6 +47,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class FolderComparison:
+    """pairs: images that are in both folders. missing: paths of those that are not, or cannot be read."""
+
     pairs: tuple[Pair, ...]
     missing: tuple[str, ...]
 

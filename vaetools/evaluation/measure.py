@@ -89,6 +89,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LeftOut:
+    """An image that was not measured, and why."""
+
     image: str
     reason: str
 
@@ -122,6 +124,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Evaluation:
+    """Everything that `evaluate` measured, of one folder on one machine.
+
+    rows: one for each image, codec and setting. left_out: images that not every codec could hold, with reasons. averages: one
+    for each codec and setting. speeds: one for each codec. comparisons: BD-rates against the others. anchors: curves that others
+    have published, if there were any.
+    """
+
     folder: str
     machine: Machine
     rows: tuple[Row, ...]

@@ -68,7 +68,10 @@ class StandardPrior:
     def draw(
         self, space: LatentSpace, generators: Sequence[torch.Generator], *, label: int | None = None, temperature: float = 1.0
     ) -> tuple[Tensor, list[int | None]]:
-        """Raises UsageError if a class is asked for: the model knows none."""
+        """y (B, M, h, w) on the space's device, one for each generator, and as many times None.
+
+        temperature: multiplies all deviations. Raises UsageError if a class is asked for: the model knows none.
+        """
         if label is not None:
             raise UsageError("the model's own prior knows no classes: fit one with `vaetools fit-prior`")
         rows, columns = space.shape(self.height, self.width)
@@ -141,7 +144,11 @@ class FittedPrior:
     def draw(
         self, space: LatentSpace, generators: Sequence[torch.Generator], *, label: int | None = None, temperature: float = 1.0
     ) -> tuple[Tensor, list[int | None]]:
-        """label: the number of a class, counted as in `classes`; without, each class as often as it was seen."""
+        """y (B, M, h, w) on the space's device, one for each generator, and the number of each one's class.
+
+        label: the number of a class, counted as in `classes`; without, each class as often as it was seen. temperature:
+        multiplies all deviations. Raises UsageError if the space is of another model or quality, or there is no such class.
+        """
         self.check(space)
         drawn = [self.mixture.draw(generator, label=label, temperature=temperature) for generator in generators]
         y = torch.stack([point for point, _ in drawn]).view(-1, *self.shape)

@@ -125,6 +125,7 @@ class LatentBatch:
         return len(self.identities)
 
     def to(self, device: str | torch.device, *, non_blocking: bool = False) -> LatentBatch:
+        """With all tensors that the device needs on it."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> LatentBatch:

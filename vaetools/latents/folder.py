@@ -42,7 +42,7 @@ class LatentFolder(ItemReader, Dataset[Any]):
         seed: int | None = None,
     ) -> None:
         """model: what the files were written with, if it is not installed under the hash that they name.
-        transform: of items, target_transform: of class numbers. crop: side, in pixels, of the square that each item is, at a
+        transform: of items. target_transform: of class numbers. crop: side, in pixels, of the square that each item is, at a
         random place; images that are smaller are continued with their last row and column.
         seed: makes the place a function of it, the epoch and the file (see SeedStream), if `set_epoch` is called. Without one it
         is drawn from torch's generator, as torchvision does.

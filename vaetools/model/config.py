@@ -26,9 +26,16 @@ class ModelConfig:
     """Shape of a two-level convolutional VAE.
 
     The image is cut into `patch` x `patch` squares; the latents y have one position per `2 * patch` pixels a side, the
-    hyper-latents z one per `8 * patch`. `quality_lambdas` are the Lagrange multipliers of quality 0 and 100 in
-    `lambda * 255^2 * MSE + bits per pixel`. `noise`, of a denoiser: the standard deviations of the white noise in its input
-    that quality 0 and quality 100 stand for, the larger first, of values in 0..255.
+    hyper-latents z one per `8 * patch`.
+
+    name: of weights files. image_channels: 1 or 3. bit_depth: of images, 8 or 16. width, inner_width: channels on the grid of
+    patches and on that of y. latent_channels, hyper_channels: of y and z. scale_width: channels of the integer network.
+    encoder_blocks, decoder_blocks: how many on the two grids. posterior: "uniform" for a codec, "gaussian" to sample from.
+    quality_lambdas: the Lagrange multipliers of quality 0 and 100 in `lambda * 255^2 * MSE + bits per pixel`. noise: of a
+    denoiser, the standard deviations of the white noise in its input that quality 0 and quality 100 stand for, the larger first,
+    of values in 0..255.
+
+    Raises ModelError on values that are out of range or do not go together.
     """
 
     name: str = "photo"

@@ -61,7 +61,8 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 class LatentSpace:
     """One model on one device, at one quality: images (B, C, H, W) in 0..1 to latents and back.
 
-    quality: 0..100, how fine the quantisation steps are that strengths are measured in.
+    quality: 0..100, how fine the quantisation steps are that strengths are measured in. device: "auto" is a GPU where there is
+    one. bfloat16: where the chip has it, unless said otherwise.
     """
 
     def __init__(

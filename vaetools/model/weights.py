@@ -33,6 +33,12 @@ INTEGER_PREFIX, TABLE_PREFIX = "scales.", "tables."
 
 @dataclass(frozen=True)
 class LoadedModel:
+    """A network that was read from a weights file.
+
+    vae: in eval mode, float32, on the CPU. tables: of the entropy coder; None if the file has none, as of a denoiser. hash: the
+    first 8 bytes of the file's SHA-256, which `.vtc` files name their model by. path: of the file.
+    """
+
     vae: VAE
     tables: ProbabilityTables | None
     hash: bytes

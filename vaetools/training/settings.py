@@ -15,11 +15,15 @@ MIRRORED = frozenset(("photo",))  # presets
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """`epochs` or `minutes` is the budget, not both. `batch` counts images per process, at the first crop size.
+    """Budget, batches and schedules of a training run.
 
-    `crops` lists (from which fraction of the budget, crop side in pixels). Later, larger crops come in smaller batches,
-    so that a step costs about the same throughout. `mirrored`: crops are flipped and transposed at random, which photographs
-    bear and images with a right way up may not.
+    epochs, minutes: the budget, one of them. batch: images per step and process, at the first crop size. crops: (from which
+    fraction of the budget, crop side in pixels). Later, larger crops come in smaller batches, so that a step costs about the
+    same throughout. learning_rate: at its height, above 0 and below 1. mirrored: crops are flipped and transposed at random,
+    which photographs bear and images with a right way up may not. seed: of crops, qualities and initial weights. cache_bytes:
+    memory for decoded images, of each process. steps_per_epoch: as many as there are images if None, and at least 50.
+
+    Raises UsageError on values out of range.
     """
 
     epochs: int | None = None
