@@ -438,6 +438,12 @@ def test_other_commands_say_that_they_take_no_urls(arguments: tuple[str, ...]) -
     assert "secret" not in errors
 
 
+def test_a_file_url_is_a_path_everywhere(store: Store, small: Path, tmp_path: Path) -> None:
+    assert run("compress", small.as_uri(), "-o", (tmp_path / "vtc").as_uri())[0] == 0
+    code, _, _ = run("compare", small.as_uri(), small.as_uri())
+    assert (code, len(tree(tmp_path / "vtc"))) == (0, 3)
+
+
 def test_no_password_is_in_a_message_or_the_manifest(store: Store, small: Path) -> None:
     code, out, errors = run("compress", "https://me:secret@127.0.0.1:1/album", "-o", OUT)
     assert (code, "secret" in out + errors) == (2, False)

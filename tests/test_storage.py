@@ -18,9 +18,11 @@ from vaetools.errors import UsageError
 from vaetools.folder.sizes import size_of_image
 from vaetools.images.folder import SUFFIXES
 from vaetools.images.read import probe, read_picture
+from vaetools.storage import head as head_module
 from vaetools.storage import url as url_module
+from vaetools.storage.head import HEAD
 from vaetools.storage.place import parse_source
-from vaetools.storage.url import HEAD, Url
+from vaetools.storage.url import Url
 
 from .conftest import photograph
 
@@ -192,7 +194,7 @@ def test_an_image_is_read_by_one_request(memory: MemoryFileSystem, monkeypatch: 
 def test_small_objects_are_fetched_once_for_head_and_all_while_there_is_room(
     memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, requests: int
 ) -> None:
-    monkeypatch.setattr(url_module, "KEPT", room)
+    monkeypatch.setattr(head_module, "KEPT", room)
     for number in range(3):
         photograph("astronaut", 40 + number, 30).save(tmp_path / f"{number}.png")
         memory.pipe_file(f"{ROOT}/{number}.png", (tmp_path / f"{number}.png").read_bytes())

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import UsageError
-from ..storage.place import parse_folder, parse_source
+from ..storage.place import local_path, parse_folder, parse_source
 
 
 class PlaceType(click.ParamType):
@@ -26,12 +26,14 @@ class PlaceType(click.ParamType):
 
 
 class LocalPath(click.Path):
-    """A path of this machine, where a URL would otherwise be told as a folder that is not there."""
+    """A path of this machine, also as file://; other URLs would be told as folders that are not there."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from ..storage.url import is_url
 
         if isinstance(value, str) and is_url(value) and not Path(value).exists():
+            if path := local_path(value):
+                return super().convert(str(path), param, ctx)
             command = ctx.command.name if ctx else "this command"
             raise UsageError(
                 f"{value.partition('://')[0]}://...: `vaetools {command}` takes files and folders of this machine here, no URLs: "

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-import io
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +21,7 @@ from ..errors import UsageError
 from ..files import temporary_path
 from ..images.folder import OWN_PREFIX, has_suffix
 from .blob import Blob, NamedBytes
+from .head import HEAD, SMALL, Ahead
 from .place import Contents, Place
 
 if TYPE_CHECKING:  # fsspec is imported when a URL is met
@@ -39,8 +38,6 @@ PACKAGES = {"gcs": "gcsfs", "gs": "gcsfs", "s3": "'vaetools[s3]'", "s3a": "'vaet
 PACKAGES |= {"sftp": "paramiko", "ssh": "paramiko", "http": "aiohttp", "https": "aiohttp", "smb": "smbprotocol"}
 LARGE = 64 << 20  # bytes of objects that some packages rather read in several parts at once
 THREADS = 16  # requests at the same time
-HEAD, GROWTH = 1 << 16, 8  # bytes of the first request for a part of an object; each further one is so many times as large
-KEPT = 64 << 20  # bytes of small objects, at most, between a look at the head and the reading
 WAITS = (0.2, 1.0)  # seconds before a request is made again, where the reason may pass
 PASSING = frozenset((errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE))
 PASSING |= {errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EBUSY)}
@@ -283,7 +280,7 @@ class RemoteBlob(Blob):
         return str(self.url) if self.path == self.url.path else f"{self.url}/{self.inside}"
 
     def read_bytes(self) -> bytes:
-        kept = _small.take(self)
+        kept = SMALL.take(self)
         if kept is not None:
             return kept
         if 0 < self.size <= LARGE and self.url.protocol not in WEB:  # s3fs asks for the size first, unless a part is asked for
@@ -303,76 +300,8 @@ class RemoteBlob(Blob):
             return cast(BinaryIO, Ahead(self))
         data = self.read_bytes()
         if len(data) <= HEAD:
-            _small.keep(self, data)
+            SMALL.keep(self, data)
         return NamedBytes(data, str(self))
-
-
-class _Small:
-    """Small objects that were opened for their heads, until they are read: one request does for both."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[RemoteBlob, bytes] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def keep(self, blob: RemoteBlob, data: bytes) -> None:
-        self.take(blob)
-        with self._lock:
-            self._kept[blob] = data
-            self._bytes += len(data)
-            while self._bytes > KEPT:
-                self._bytes -= len(self._kept.popitem(last=False)[1])
-
-    def take(self, blob: RemoteBlob) -> bytes | None:
-        with self._lock:
-            data = self._kept.pop(blob, None)
-            self._bytes -= len(data or b"")
-            return data
-
-
-_small = _Small()
-
-
-class Ahead(io.RawIOBase):
-    """An object opened for its head: parts of it are fetched as they are needed, first a small one and then ever larger ones."""
-
-    def __init__(self, blob: RemoteBlob) -> None:
-        super().__init__()
-        self.blob, self.name = blob, str(blob)
-        self._position, self._start, self._part, self._next = 0, 0, b"", HEAD
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.blob.size}[whence]
-        if base + offset < 0:
-            raise OSError(errno.EINVAL, "before the start of the file")
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        """All that was asked for, unless the file ends before."""
-        left = max(0, self.blob.size - self._position)
-        size = left if size is None or size < 0 else min(size, left)
-        inside = self._position - self._start
-        if not 0 <= inside <= inside + size <= len(self._part):
-            self._part = self.blob.read_range(self._position, max(size, self._next))
-            self._start, self._next, inside = self._position, self._next * GROWTH, 0
-        data = self._part[inside : inside + size]
-        self._position += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _check_protocol(protocol: str, shown: str) -> None:
