@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .codec.rate import Rate
     from .images.picture import Metadata
 
+MIME_TYPE = "image/x-vaetools"
 DEVICE_VARIABLE = "VAETOOLS_PILLOW_DEVICE"
 EXIF_PREFIX = b"Exif\0\0"  # Pillow's info has it: the JPEG plug-in writes what it gets, and the others take it off
 BLOCK = 1 << 20  # bytes read at a time
@@ -308,4 +309,4 @@ Image.register_open(VtcImageFile.format, VtcImageFile, _accept)
 Image.register_save(VtcImageFile.format, _save)
 Image.register_save_all(VtcImageFile.format, _save_all)
 Image.register_extension(VtcImageFile.format, ".vtc")
-Image.register_mime(VtcImageFile.format, "image/x-vaetools")
+Image.register_mime(VtcImageFile.format, MIME_TYPE)

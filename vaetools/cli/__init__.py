@@ -18,6 +18,8 @@ COMMANDS = {
     "decompress": ("compress", "decompress", "Restore the images of a folder of .vtc files."),
     "verify": ("verify", "verify", "Check a folder of .vtc files, also against the originals."),
     "info": ("info", "info", "Print what the header of a .vtc file says."),
+    "thumbnail": ("desktop", "thumbnail", "Write a small PNG of a .vtc file."),
+    "desktop": ("desktop", "desktop", "Let file managers know .vtc files."),
     "compare": ("evaluate", "compare", "Compare restored images with their originals."),
     "eval": ("evaluate", "evaluate", "Measure rate and distortion beside other codecs."),
     "augment": ("augment", "augment", "Write augmented copies of a labelled folder of images."),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..dataset.dataset import Dataset
     from ..dataset.job import Options
 
-LAYOUTS = ("auto", "imagefolder", "coco", "yolo", "masks", "plain")
+LAYOUTS = ("auto", "imagefolder", "coco", "yolo", "masks", "huggingface", "plain")
 DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
 
 
@@ -98,6 +98,7 @@ def augment(
       coco         JSON files with images and annotations
       yolo         images/ and labels/ with text files
       masks        images/ and masks/
+      huggingface  metadata.jsonl or metadata.csv beside images
       plain        images without labels
 
     a.jpg gets a__v1.png, a__v2.png, ... beside it, with its label, boxes or mask. Validation and test images are left as they

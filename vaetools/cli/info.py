@@ -7,12 +7,13 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..codec.container import BOX, ERRORS, SCAN, TAGS, Contents, unpack
 from ..codec.fidelity import Fidelity
-from ..errors import Corrupt, FormatError
+from ..errors import Corrupt, FormatError, UsageError, VaetoolsError
 from ..folder.manifest import number_or_inf
 from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
 from ..medical.scan import Scan
@@ -20,28 +21,83 @@ from ..storage.url import Url
 from . import EXIT_FAILED
 from .place import PlaceType
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PlaceType(writing=True))
+@click.option(
+    "--preview/--no-preview",
+    default=None,
+    help="Show a small picture in the terminal; --preview decodes files that hold none, which takes the model "
+    "[default: where the file holds one, and the terminal has colours].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array on stdout.")
-def info(files: tuple[Path | Url, ...], as_json: bool) -> None:
+def info(files: tuple[Path | Url, ...], preview: bool | None, as_json: bool) -> None:
     """Print what the header of each of FILES says, and check the checksums."""
-    shown, failed = [], False
+    if as_json and preview:
+        raise UsageError("--json and --preview exclude each other: there is no picture in JSON")
+    console = _console(asked=bool(preview)) if preview is not False and not as_json else None
+    shown: list[dict[str, object]] = []
+    failed = False
     for path in files:
         try:
             data = path.read_bytes() if isinstance(path, Path) else path.blob().read_bytes()
-            shown.append(describe(path, len(data), unpack(data)))
+            contents = unpack(data)
         except (FormatError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             click.echo(f"Error: {path}: {reason}", err=True)
             failed = True
+            continue
+        fields = describe(path, len(data), contents)
+        shown.append(fields)
+        if as_json:
+            continue
+        click.echo("\n".join(f"{name.replace('_', ' '):<15} {_worded(value)}" for name, value in fields.items()))
+        if console is not None and (reason := _print_picture(console, data, contents, decode=bool(preview))):
+            click.echo(f"no picture of {path}: {reason}", err=True)
+            failed |= bool(preview)
+        click.echo()
     if as_json:
         click.echo(json.dumps(shown))
-    else:
-        for fields in shown:
-            click.echo("\n".join(f"{name.replace('_', ' '):<15} {_worded(value)}" for name, value in fields.items()) + "\n")
     if failed:
         sys.exit(EXIT_FAILED)
+
+
+def _console(*, asked: bool) -> Console | None:
+    """Where a picture can be shown; None where none can."""
+    if not asked and not sys.stdout.isatty():  # and nothing more is imported
+        return None
+    from .terminal import picture_console
+
+    console = picture_console(asked=asked)
+    if console is None and asked:
+        click.echo("no pictures: stdout is no terminal with at least 256 colours", err=True)
+    return console
+
+
+def _print_picture(console: Console, data: bytes, contents: Contents, *, decode: bool) -> str:
+    """decode: by the model, if need be. In words why there is no picture, where that is a fault."""
+    from ..desktop.thumbnail import MAX_LOSSLESS_PIXELS, small, small_picture
+    from .terminal import SIDE, HalfBlocks
+
+    header, side = contents.header, min(SIDE, console.width)
+    try:
+        image = small_picture(contents.front, side, max_pixels=header.pixels if decode else MAX_LOSSLESS_PIXELS)
+        if image is None and decode:
+            from ..codec.codec import Codec
+            from ..model.weights import find_by_hash
+
+            model = find_by_hash(header.model_hash)
+            if model is None:
+                return f"it was written with the model {header.model_hash.hex()}, which is not installed"
+            image = small(Codec.load(model, "cpu").decode([data])[0].picture, side)
+    except VaetoolsError as error:
+        return str(error)
+    if image is not None:
+        console.print(HalfBlocks(image))
+    return ""
 
 
 def describe(path: Path | Url, size: int, contents: Contents) -> dict[str, object]:

@@ -133,7 +133,7 @@ def to_pixels(x: Tensor, channels: int, levels: tuple[int, int]) -> np.ndarray:
     if channels < x.shape[0]:
         x = x.mean(0, keepdim=True)
     low, high = levels
-    whole = x.float().clamp(0, 1).mul(high - low).add(low).round().permute(1, 2, 0)
+    whole = x.float().clamp(0, 1).mul_(high - low).add_(low).round_().permute(1, 2, 0)
     return (whole.to(torch.uint8) if high <= 255 else whole.to(torch.int32)).cpu().numpy()
 
 

@@ -4,6 +4,7 @@ imagefolder   cat/a.png, train/cat/a.png              a folder for each class
 coco          train/a.jpg, annotations/train.json     a JSON file that names images and their boxes
 yolo          images/train/a.jpg, labels/train/a.txt  a text file of boxes for each image
 masks         images/a.jpg, masks/a_mask.png          an image of classes for each image
+huggingface   train/a.jpg, train/metadata.jsonl       a line for each image, of whatever is known of it
 plain         a.png                                   images, and nothing about them
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UsageError
-from . import coco, masks, yolo
+from . import coco, huggingface, masks, yolo
 from .dataset import Dataset, Item, with_stems
 from .listing import Listing, folders_of
 from .mistaken import refuse_masks
@@ -39,10 +40,12 @@ def open_dataset(root: Path, layout: str = "auto", *, leave_out: Path | None = N
 
 def detect(listing: Listing) -> str:
     """The name of its layout."""
-    if coco.find(listing):
-        return "coco"
-    if yolo.pairs(listing):
-        return "yolo"
+    for layout, found in (("coco", coco.find), ("yolo", yolo.pairs)):
+        if found(listing):
+            listing.notes.extend(huggingface.about_unread(listing))
+            return layout
+    if huggingface.is_one(listing):
+        return "huggingface"
     if masks.pairs(listing):
         return "masks"
     splits = _splits_of(listing)
@@ -107,6 +110,7 @@ _READERS: dict[str, Callable[[Listing], Dataset]] = {
     "coco": coco.read,
     "yolo": yolo.read,
     "masks": masks.read,
+    "huggingface": huggingface.read,
     "plain": _plain,
 }
 LAYOUTS = ("auto", *_READERS)

@@ -17,7 +17,7 @@ from ..images.folder import SUFFIXES, has_suffix
 @dataclass
 class Listing:
     """Paths below `root`, with `/` between their parts, sorted. folders: "" for `root`. notes: what was passed over, and why.
-    coco: the JSON files that name images, once somebody has looked for them.
+    coco, metadata: the JSON files of COCO that name images, and those of huggingface.py, once somebody has looked for them.
 
     Raises UsageError if `root` is no folder or holds no image.
     """
@@ -28,6 +28,7 @@ class Listing:
     folders: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     coco: dict[str, dict[str, Any]] | None = None
+    metadata: dict[str, list[dict[str, Any]]] | None = None
 
     @classmethod
     def of(cls, root: Path, *, leave_out: Path | None = None) -> Listing:

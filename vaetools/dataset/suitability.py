@@ -31,7 +31,9 @@ def refuse_unfit(dataset: Dataset, operators: Sequence[Sequence[Operator]], *, g
         labelled = sorted(name for name, operator in used.items() if operator.needs_labels)
         what = f"{', '.join(labelled)} work within a class" if labelled else "the gate compares classes" if gated else ""
         if what:
-            raise UsageError(f"{what}, and images in the layout {dataset.layout} have none: it takes a folder for each class")
+            raise UsageError(
+                f"{what}, and images in the layout {dataset.layout} have none: it takes a folder for each class, or labels"
+            )
     mixing = sorted(name for name, operator in used.items() if operator.mixes_labels)
     if mixing:
         raise UsageError(

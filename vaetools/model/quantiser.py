@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Depthwise
+from .packed import can_pack, pack
 from .precision import autocast
 from .scales import IntegerConv
 from .vae import VAE, Analysis, Prediction, first_pass_mask
@@ -64,13 +65,19 @@ class Symbols:
 
 
 def prepare_for_inference(vae: VAE, device: torch.device, *, bfloat16: bool) -> VAE:
-    """A copy on the device; with `bfloat16`, the weights that run in it are rounded once instead of at each call."""
+    """A copy on the device; weights are rounded, and on CPUs put into the order that convolutions want, once instead of at each
+    call."""
     vae = copy.deepcopy(vae).eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    if bfloat16:
-        for module in vae.modules():
-            exact = isinstance(module, (Depthwise, IntegerConv))
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not exact:
-                module.to(torch.bfloat16)
+    packed = device.type == "cpu" and can_pack()
+    for module in vae.modules():
+        if isinstance(module, IntegerConv):
+            module.freeze()
+        elif isinstance(module, Depthwise) and not packed:
+            continue  # slower in bfloat16
+        elif bfloat16 and isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(torch.bfloat16)
+    if packed:
+        pack(vae)
     return vae
 
 

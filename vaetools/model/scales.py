@@ -38,6 +38,8 @@ def scale_of(index: Tensor) -> Tensor:
 def fake_quantise(x: Tensor, unit: int, low: float, high: float) -> Tensor:
     """Multiples of 1/unit in [low, high]; the gradient passes straight through inside the range."""
     clamped = x.clamp(low, high)
+    if not torch.is_grad_enabled():
+        return clamped.mul_(unit).round_().div_(unit)
     return clamped + ((clamped * unit).round() / unit - clamped).detach()
 
 
@@ -49,9 +51,19 @@ class IntegerConv(nn.Conv2d):
             super().__init__(channels_in, channels_in, 3, padding=1, groups=channels_in)
         else:
             super().__init__(channels_in, channels_out, 1)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Quantise the weights for good: they will not be trained any more."""
+        with torch.no_grad():
+            for parameter, value in zip((self.weight, self.bias), self.quantised_parameters(), strict=True):
+                parameter.copy_(value)  # type: ignore[union-attr]
+        self.frozen = True
 
     def quantised_parameters(self) -> tuple[Tensor, Tensor]:
         assert self.bias is not None
+        if self.frozen:
+            return self.weight, self.bias
         weight = fake_quantise(self.weight, WEIGHT_UNIT, -WEIGHT_MAX, WEIGHT_MAX)
         return weight, fake_quantise(self.bias, BIAS_UNIT, -BIAS_MAX, BIAS_MAX)
 

@@ -204,7 +204,9 @@ class VAE(nn.Module):
         """Reconstruction (B, C, H, W), around 0..1 and not clipped, from latents (B, M, H/16, W/16)."""
         y = y * self.inverse_gain_y(quality)
         x = self.decoder_outer(self.decoder_inner(y) * self.gain_decoder(quality)).float()
-        return x.clamp(-DECODER_BOUND, DECODER_BOUND) + self.linear_decoder(y).float() + 0.5
+        if torch.is_grad_enabled():
+            return x.clamp(-DECODER_BOUND, DECODER_BOUND) + self.linear_decoder(y).float() + 0.5
+        return x.clamp_(-DECODER_BOUND, DECODER_BOUND).add_(self.linear_decoder(y)).add_(0.5)
 
     def forward(self, images: Tensor, quality: Tensor, noise: Noise) -> Outcome:
         """Sample both posteriors, reconstruct, and measure the divergences."""

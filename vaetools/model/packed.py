@@ -1,0 +1,203 @@
+"""Layers of a network that only infers, on a CPU: oneDNN's convolutions with what follows them, weights reordered once.
+
+    mix_in + SiLU, mix_space, mix_out + residual, gate + SiLU, value * gate, gate_out + residual
+
+PyTorch's own convolution reorders its weights at every call, and writes each result to memory before an activation or a sum reads
+it back. The operators used here are those that torch.compile uses when it has no compiler for the rest; where they are missing or
+do not compute what they should, nothing is replaced.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Depthwise, ResidualBlock
+from .scales import IntegerConv
+
+ONES = [1, 1]
+# Inputs of so many positions are what the order of the weights is best for; it is right for all of them.
+USUAL_SIZE = (64, 64)
+
+
+class PackedConv(nn.Module):
+    """A convolution with constant weights. Its results are in the type of its weights, whatever it is given."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: int = 0, groups: int = 1) -> None:
+        super().__init__()
+        self.dtype, self.groups = weight.dtype, groups
+        self.stride, self.padding = [stride, stride], [padding, padding]
+        dense = weight.detach().contiguous(memory_format=torch.channels_last)
+        size = [1, dense.shape[1] * groups, *USUAL_SIZE]
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(dense, self.padding, self.stride, ONES, groups, size)
+        self.bias = None if bias is None else bias.detach().to(self.dtype)
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, rows: slice = slice(None)) -> PackedConv:
+        """rows: of its output channels."""
+        bias = None if conv.bias is None else conv.bias[rows]
+        stride, padding = int(conv.stride[0]), int(conv.padding[0])
+        return cls(conv.weight[rows], bias, stride=stride, padding=padding, groups=conv.groups)
+
+    def _take(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, then: str = "none") -> Tensor:
+        """then: "none" or "swish", which is SiLU."""
+        arguments: tuple[Any, ...] = (self.weight, self.bias, self.padding, self.stride, ONES, self.groups, then, [], "")
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(self._take(x), *arguments)
+        return result
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self._combined(x, factor, "mul", None)
+
+    def plus(self, x: Tensor, term: Tensor) -> Tensor:
+        return self._combined(x, term, "add", 1.0)
+
+    def _combined(self, x: Tensor, other: Tensor, operation: str, alpha: float | None) -> Tensor:
+        convolution = (self.weight, self.bias, self.padding, self.stride, ONES, self.groups)
+        operator = torch.ops.mkldnn._convolution_pointwise.binary
+        result: Tensor = operator(self._take(x), other, *convolution, operation, alpha, None, [], None)
+        return result
+
+    def plus_(self, x: Tensor, term: Tensor) -> Tensor:
+        """The sum, in the memory of `term`."""
+        convolution = (self.weight, self.bias, self.padding, self.stride, ONES, self.groups)
+        operator = torch.ops.mkldnn._convolution_pointwise_.binary
+        result: Tensor = operator(term, self._take(x), *convolution, "add", 1.0, None, [], None)
+        return result
+
+
+class PackedBlock(nn.Module):
+    """A ResidualBlock."""
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        half = block.gate_out.in_channels
+        self.mix_in, self.mix_out = PackedConv.of(block.mix_in), PackedConv.of(block.mix_out)
+        self.mix_space = PackedConv.of(block.mix_space)
+        self.gate, self.value = PackedConv.of(block.gate_in, slice(half)), PackedConv.of(block.gate_in, slice(half, None))
+        self.gate_out = PackedConv.of(block.gate_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mix_in._take(x)
+        x = self.mix_out.plus(self.mix_space(self.mix_in(x, "swish")), x)
+        return self.gate_out.plus_(self.value.times(x, self.gate(x, "swish")), x)
+
+
+class PackedPatches(nn.Module):
+    """A convolution of patches that do not overlap, as one of single positions. weight: (N, C, side, side)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.side = weight.shape[-1]
+        self.conv = PackedConv(weight.permute(0, 2, 3, 1).reshape(len(weight), -1, 1, 1), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In memory the channels are the innermost: rows of patches are moved as a whole, and not value by value.
+        x = x.to(self.conv.dtype).permute(0, 2, 3, 1)
+        batch, height, width, channels = x.shape
+        rows, columns = height // self.side, width // self.side
+        patches = x.reshape(batch, rows, self.side, columns, self.side * channels).transpose(2, 3)
+        result: Tensor = self.conv(patches.reshape(batch, rows, columns, -1).permute(0, 3, 1, 2))
+        return result
+
+
+class PackedUnpatches(nn.Module):
+    """From single positions to patches that do not overlap. weight: (C, side, side, N); bias: (C, side, side)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.side = weight.shape[1]
+        inner = weight.permute(1, 2, 0, 3).reshape(-1, weight.shape[-1], 1, 1)
+        self.conv = PackedConv(inner, None if bias is None else bias.permute(1, 2, 0).reshape(-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Its channels are innermost in memory."""
+        x = self.conv(x).permute(0, 2, 3, 1)
+        batch, rows, columns, _ = x.shape
+        patches = x.reshape(batch, rows, columns, self.side, -1).transpose(2, 3)
+        return patches.reshape(batch, rows * self.side, columns * self.side, -1).permute(0, 3, 1, 2)
+
+
+class PackedIntegers(nn.Module):
+    """An IntegerConv of single positions. In float32, and sums of whole numbers are exact in any order."""
+
+    def __init__(self, conv: IntegerConv) -> None:
+        super().__init__()
+        self.conv = PackedConv(*(parameter.float() for parameter in conv.quantised_parameters()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x)
+        return result
+
+
+def pack(net: nn.Module) -> None:
+    """Replace layers of a network on a CPU whose weights have the type to compute in and will not change any more."""
+    if isinstance(net, nn.Sequential):
+        _join_shuffles(net)
+    for name, module in list(net.named_children()):
+        if replacement := _packed(module):
+            setattr(net, name, replacement)
+        else:
+            pack(module)
+
+
+def _join_shuffles(layers: nn.Sequential) -> None:
+    """One layer for a convolution of single positions and the shuffle before or after it."""
+    position = 0
+    while position < len(layers) - 1:
+        one, two = layers[position], layers[position + 1]
+        joined: nn.Module | None = None
+        if isinstance(one, nn.PixelUnshuffle) and _is_of_positions(two):
+            side = one.downscale_factor
+            joined = PackedPatches(two.weight.reshape(two.out_channels, -1, side, side), two.bias)
+        elif _is_of_positions(one) and isinstance(two, nn.PixelShuffle):
+            side = two.upscale_factor
+            bias = None if one.bias is None else one.bias.reshape(-1, side, side)
+            joined = PackedUnpatches(one.weight.reshape(-1, side, side, one.in_channels), bias)
+        if joined is not None:
+            layers[position] = joined
+            del layers[position + 1]
+        position += 1
+
+
+def _packed(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, ResidualBlock):
+        return PackedBlock(module)
+    if isinstance(module, IntegerConv):
+        return PackedIntegers(module) if module.groups == 1 else None
+    if isinstance(module, nn.ConvTranspose2d) and _is_of_patches(module) and module.bias is None:
+        return PackedUnpatches(module.weight.permute(1, 2, 3, 0), None)
+    if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_of_patches(module):
+        return PackedPatches(module.weight, module.bias) if module.stride[0] > 1 else PackedConv.of(module)
+    return PackedConv.of(module) if isinstance(module, Depthwise) else None
+
+
+def _is_of_positions(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    exact = isinstance(module, IntegerConv)
+    return isinstance(module, nn.Conv2d) and not exact and module.groups == 1 and tuple(module.kernel_size) == (1, 1)
+
+
+def _is_of_patches(conv: Any) -> bool:
+    return tuple(conv.kernel_size) == tuple(conv.stride) and tuple(conv.padding) == (0, 0)
+
+
+@cache
+def can_pack() -> bool:
+    """Whether the operators are there, and compute what they should on a small block."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    block = ResidualBlock(16).requires_grad_(False)
+    for parameter in block.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    x = torch.randn(1, 16, 8, 8, generator=generator).contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            return torch.allclose(PackedBlock(block)(x.clone()), block(x), atol=1e-4)
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return False
