@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
+from ..foreign.network import ForeignNetwork
+from ..foreign.weights import ForeignModel, load_model
 from ..images.picture import Picture
 from ..images.tensors import to_picture, to_tensor
 from ..medical.scan import same as same_scan
 from ..medical.windowing import scan_of
-from ..model import quantiser
-from ..model.config import ModelConfig
 from ..model.precision import has_bfloat16, pick_device
 from ..model.threads import Lanes, one_thread
-from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
+from ..model.weights import LoadedModel, find_by_hash, find_by_name
 from .batches import batches_of, shape_limit
 from .boxes import alpha_in, is_measured, levels_in, metadata_in, pixels_in, source_names
 from .coded import Coded
@@ -35,7 +35,8 @@ from .container import ERRORS, SCAN, Contents, Limits, round_quality, unpack, wi
 from .decoder import DAMAGED, Decoder, Decoding
 from .encoder import Encoder, psnr
 from .fidelity import Fidelity
-from .rate import Rate
+from .network import Network, Shape, VAENetwork
+from .rate import USUAL_RATE, Rate
 from .symbols import TileCoder
 from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, grid_of, region_of
 
@@ -45,6 +46,7 @@ E = TypeVar("E", bound=VaetoolsError)
 BATCH_PIXELS = {"cpu": MAX_TILE_PIXELS // 4}
 BATCH_PIXELS_ELSEWHERE = 8 * MAX_TILE_PIXELS
 BATCH_SIZE, TILE_SIZE = 64, 1024
+NO_LIMITS = Limits(max_pixels=1 << 40)
 WORST_PSNR = 10.0  # dB; a file that verifies below it holds another image
 
 
@@ -69,30 +71,32 @@ class Codec:
     """
 
     def __init__(
-        self, model: LoadedModel, device: torch.device, *, bfloat16: bool | None = None, limits: Limits = Limits()
+        self,
+        model: LoadedModel | ForeignModel,
+        device: torch.device,
+        *,
+        bfloat16: bool | None = None,
+        limits: Limits = Limits(),
     ) -> None:
-        config = model.vae.config
-        if config.noise is not None:
-            raise ModelError(f"{model.path}: a denoiser has no codec; use it with `vaetools denoise`")
-        if config.posterior != "uniform" or model.tables is None:
-            raise ModelError(
-                f"{model.path}: a model with a {config.posterior} posterior has no codec: train one with --posterior uniform"
-            )
         self.bfloat16 = has_bfloat16(device) if bfloat16 is None else bfloat16
         self.model, self.device, self.limits = model, device, limits
-        self.config: ModelConfig = config
-        self.vae = quantiser.prepare_for_inference(model.vae, device, bfloat16=self.bfloat16)
-        self.coder = TileCoder(config, model.tables)
+        self.network, self.coder = _prepared(model, device, bfloat16=self.bfloat16)
+        self.config: Shape = self.network.config
         self.batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS_ELSEWHERE)
-        self._encoder = Encoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
-        self._decoder = Decoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
+        self._encoder = Encoder(self.network, self.coder, device, batch_pixels=self.batch_pixels)
+        self._decoder = Decoder(self.network, self.coder, device, batch_pixels=self.batch_pixels)
         self.lanes = Lanes.of(device)
         self._others: dict[bytes, Codec] = {}
+
+    @property
+    def one_rate(self) -> bool:
+        """Whether the model has but one rate, and takes no quality and no target."""
+        return self.network.one_rate
 
     @cached_property
     def _exact(self) -> Codec:
         """The same in float32: bfloat16 has 256 levels between 1/2 and 1, and other images have 65536."""
-        return Codec(self.model, self.device, bfloat16=False, limits=self.limits) if self.bfloat16 else self
+        return Codec(self.model, self.device, bfloat16=False, limits=self.limits) if self.network.bfloat16 else self
 
     @classmethod
     def load(
@@ -105,17 +109,18 @@ class Codec:
     ) -> Codec:
         """`model`: an installed model's name, a weights file, or the folder of a training run.
 
-        `bfloat16` is used where the chip has it unless said otherwise; files decode to the same symbols either way.
+        `bfloat16` is used where the chip has it unless said otherwise; files decode to the same symbols either way. A model
+        imported from CompressAI computes in float32 whatever is said.
         Raises ModelError if the model cannot be used, UsageError on an unknown device.
         """
-        return cls(load_weights(find_by_name(model)), pick_device(device), bfloat16=bfloat16, limits=limits)
+        return cls(load_model(find_by_name(model)), pick_device(device), bfloat16=bfloat16, limits=limits)
 
     # Compression.
 
     def compress(
         self,
         images: Tensor | Sequence[Tensor | Picture],
-        quality: float | Sequence[float] = 60.0,
+        quality: float | Sequence[float] | None = None,
         batch_size: int = BATCH_SIZE,
         *,
         rate: Rate | None = None,
@@ -127,7 +132,8 @@ class Codec:
         images: a batch (B, C, H, W) or a list of (C, H, W) of any sizes; uint8, uint16, or floats in 0..1, which are rounded
             to the model's bit depth. C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; alpha is kept exactly. Or
             pictures, with their metadata.
-        quality: 0 (smallest) to 100 (best), one for all or one each, in steps of 0.01.
+        quality: 0 (smallest) to 100 (best), one for all or one each, in steps of 0.01; 60 unless given. A model of one rate,
+            such as those imported from CompressAI, takes none, and no target.
         rate: instead of the quality, a target; see Rate. It is missed without a word where it cannot be reached: `encode`
             tells.
         tile_size: sides of the tiles of images above 2 * tile_size^2 pixels; a multiple of the model's stride (64 in `photo`).
@@ -135,13 +141,13 @@ class Codec:
         the model would lose a part, and one that it would make larger, is kept as a PNG inside the file.
         """
         prepared = self._pictures(images)
-        rates = [rate] * len(prepared) if rate else [Rate("quality", value) for value in _one_each(quality, len(prepared))]
+        rates = [rate] * len(prepared) if rate else _rates(quality, len(prepared))
         return [coded.to_bytes() for coded in self.encode(prepared, rates, batch_size, tile_size=tile_size, preview=preview)]
 
     def encode(
         self,
         pictures: Sequence[Picture],
-        rate: Rate | Sequence[Rate] = Rate(),
+        rate: Rate | Sequence[Rate] = USUAL_RATE,
         batch_size: int = BATCH_SIZE,
         *,
         tile_size: int = TILE_SIZE,
@@ -157,7 +163,11 @@ class Codec:
         for position, picture in enumerate(pictures):
             with _naming(position, len(pictures)):
                 self._check_picture(picture, tile_size)
+        if self.one_rate:
+            rate = self._only_rate([rate] if isinstance(rate, Rate) else rate)
         rates = [rate] * len(pictures) if isinstance(rate, Rate) else list(rate)
+        host = self.network.host
+        check = self._check_written if host else None
         coded: list[Coded | None] = [None] * len(pictures)
         keys = [(is_measured(picture), self.plan_key(picture.height, picture.width, tile_size)) for picture in pictures]
         for chosen in batches_of(range(len(keys)), keys.__getitem__, lambda key: self.batch_limit(key[1], batch_size)):
@@ -165,18 +175,21 @@ class Codec:
             encodings = [encoder.prepare(pictures[i], rates[i], tile_size, preview=preview, errors=errors) for i in chosen]
             encoder.encode(encodings, batch_size)
             for position, encoding in zip(chosen, encodings, strict=True):
-                coded[position] = Coded(self.model.hash, self.coder, encoding)
+                coded[position] = Coded(self.model.hash, self.coder, encoding, host=host, check=check)
         return [one for one in coded if one is not None]
 
     def estimate(
-        self, images: Sequence[Tensor | Picture] | Tensor, quality: float | Sequence[float] = 60.0, batch_size: int = BATCH_SIZE
+        self,
+        images: Sequence[Tensor | Picture] | Tensor,
+        quality: float | Sequence[float] | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> np.ndarray:
         """Bits that an ideal coder would write for each image under the model's tables, (B,), headers left out.
 
         `compress` comes within one percent of it on photographs. Arguments and errors are those of `compress`.
         """
         pictures = self._pictures(images)
-        rates = [Rate("quality", value) for value in _one_each(quality, len(pictures))]
+        rates = _rates(quality, len(pictures))
         return np.array([coded.code_length() for coded in self.encode(pictures, rates, batch_size)])
 
     def _pictures(self, images: Tensor | Sequence[Tensor | Picture]) -> list[Picture]:
@@ -332,10 +345,24 @@ class Codec:
                     "put its weights in a folder named by VAETOOLS_MODELS"
                 )
             try:
-                self._others[model_hash] = Codec(load_weights(path), self.device, bfloat16=self.bfloat16, limits=self.limits)
+                self._others[model_hash] = Codec(load_model(path), self.device, bfloat16=self.bfloat16, limits=self.limits)
             except ModelError as error:
                 raise ModelMissing(f"the model that it was written with cannot be used: {error}") from None
         return self._others[model_hash]
+
+    def _only_rate(self, rates: Sequence[Rate]) -> Rate:
+        if any(rate.chosen for rate in rates):
+            raise UsageError(
+                f"the model {self.config.name} has one rate, that which it was trained for: leave out the quality and targets"
+            )
+        return Rate("quality", 0.0)  # what its files say, for nothing
+
+    def _check_written(self, data: bytes) -> None:
+        """Raises Desync if its tiles do not decode, here and now, to the symbols that were encoded."""
+        try:
+            self._decoder.check(unpack(data, NO_LIMITS))
+        except FormatError as error:
+            raise Desync(f"the file that was made of it does not decode even here, and is not written ({error})") from None
 
     def _check_picture(self, picture: Picture, tile_size: int) -> None:
         if picture.colour.shape[2] > self.config.image_channels:
@@ -350,6 +377,19 @@ class Codec:
         stride = self.config.hyper_stride
         if tile_size % stride or not stride <= tile_size <= TILE_SIZE:
             raise UsageError(f"the tile size must be a multiple of {stride} from {stride} to {TILE_SIZE}, not {tile_size}")
+
+
+def _prepared(model: LoadedModel | ForeignModel, device: torch.device, *, bfloat16: bool) -> tuple[Network, TileCoder]:
+    if isinstance(model, ForeignModel):
+        return ForeignNetwork(model, device), TileCoder(model.config, model.tables)
+    config = model.vae.config
+    if config.noise is not None:
+        raise ModelError(f"{model.path}: a denoiser has no codec; use it with `vaetools denoise`")
+    if config.posterior != "uniform" or model.tables is None:
+        raise ModelError(
+            f"{model.path}: a model with a {config.posterior} posterior has no codec: train one with --posterior uniform"
+        )
+    return VAENetwork(model.vae, device, bfloat16=bfloat16), TileCoder(config, model.tables)
 
 
 def _alpha(contents: Contents, region: Rect, *, allow_partial: bool) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -368,6 +408,12 @@ def _finish(contents: Contents, pixels: np.ndarray | None, lost: tuple[str, ...]
     metadata = metadata_in(contents.front.boxes)
     picture = Picture(pixels, *source_names(contents.header), metadata)
     return Restored(picture, (*contents.front.damage, *lost), contents.header.lossless)
+
+
+def _rates(quality: float | Sequence[float] | None, count: int) -> list[Rate]:
+    if quality is None:
+        return [USUAL_RATE] * count
+    return [Rate("quality", value) for value in _one_each(quality, count)]
 
 
 def _one_each(quality: float | Sequence[float], count: int) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,15 @@ Values = NDArray[np.float64]
 @dataclass(frozen=True)
 class Rate:
     """kind "quality": 0 (smallest) to 100 (best). "bpp": bits per pixel, "size": bytes, both of the whole file, never
-    exceeded where they can be reached. "psnr": dB over the colours, at least.
+    exceeded where they can be reached. "psnr": dB over the colours, at least. chosen: whether somebody asked for it: a model
+    of one rate takes no other.
 
     Raises UsageError on another kind, and on a value that is out of range.
     """
 
     kind: str = "quality"
     value: float = 60.0
+    chosen: bool = field(default=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -62,6 +64,9 @@ class Rate:
             return f"more than the target of {self.value:g} dB: already quality {quality:g} gives {value:,.5g} dB"
         reached = value * 8 / pixels if self.kind == "bpp" else value
         return f"the target of {self.value:g} {self.unit} is out of reach: quality {quality:g} gives {reached:,.5g} {self.unit}"
+
+
+USUAL_RATE = Rate(chosen=False)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..codec.container import Limits
-from ..codec.rate import Rate
+from ..codec.rate import USUAL_RATE, Rate
 from .job import BATCH_SIZE, TILE_SIZE, compress_job, compress_tasks, decompress_job, decompress_tasks
 from .ledger import JobProgress, Outcome, Task
 from .names import DEFAULT
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a spec is made without torch
 
     from ..codec.codec import Codec
 
-USUAL_LIMITS, EVERYTHING, USUAL_RATE = Limits(), Selection(), Rate()
+USUAL_LIMITS, EVERYTHING = Limits(), Selection()
 
 
 @dataclass(frozen=True, kw_only=True)

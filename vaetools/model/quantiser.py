@@ -105,10 +105,12 @@ def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widt
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def coded_places(latent_stride: int, shape: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Boolean (M, h, w) maps of the latents that the first and the second pass code of one image, on the CPU."""
-    first = first_pass_mask(torch.empty(1, *shape, dtype=torch.bool))[0]
+def coded_places(latent_stride: int, shape: Sequence[int], height: int, width: int, passes: int = 2) -> tuple[Tensor, ...]:
+    """Boolean (M, h, w) maps of the latents that each of one or two passes codes of one image, on the CPU."""
     region = coded_region(latent_stride, shape, torch.tensor([height]), torch.tensor([width]))[0]
+    if passes == 1:
+        return (region.expand(*shape),)
+    first = first_pass_mask(torch.empty(1, *shape, dtype=torch.bool))[0]
     return first & region, ~first & region
 
 
@@ -185,8 +187,13 @@ def is_lost(vae: VAE, image: Tensor, latents: Tensor, quality: Tensor, *, bfloat
 
     image: (1, C, H, W) in 0..1, not padded; latents: (1, M, h, w), what it decodes from; quality (1,).
     """
+    return is_spoilt(image, to_images(vae, latents, quality, bfloat16=bfloat16))
+
+
+def is_spoilt(image: Tensor, restored: Tensor) -> bool:
+    """What `is_lost` asks, of an image (1, C, H, W) in 0..1 and what came of it: not clipped, with its padding."""
     height, width = image.shape[-2:]
-    restored = to_images(vae, latents, quality, bfloat16=bfloat16).clamp(0, 1)[..., :height, :width]
+    restored = restored.clamp(0, 1)[..., :height, :width]
     blocks = nn.AvgPool2d((min(LOST_BLOCK, height), min(LOST_BLOCK, width)), ceil_mode=True)  # the last ones may be smaller
     error = blocks((restored - image) ** 2)
     variance = blocks(image**2) - blocks(image) ** 2
