@@ -32,7 +32,7 @@ def small(family: str) -> Any:
     x = photo_batch(128, 2)
     _spread(net.g_a[-1], net.g_a(x), 3.0)
     y = net.g_a(x)
-    _spread(net.g_s[-1], net.g_s(y), 0.05, mean=0.45)
+    _spread(net.g_s[-1], net.g_s(y), 0.05, mean=0.4)
     if family != FACTORIZED:
         hyper = y if family == MEAN_SCALE else y.abs()
         _spread(net.h_a[-1], net.h_a(hyper), 2.0)
