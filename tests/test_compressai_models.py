@@ -83,6 +83,17 @@ def test_the_estimate_is_the_length_of_the_file(family: str, codecs: dict[str, C
     assert codecs[family].estimate([image])[0] == pytest.approx(8 * payload, rel=0.01, abs=64)
 
 
+@pytest.mark.parametrize("family", [SCALE, MEAN_SCALE])
+def test_padding_far_from_the_image_is_not_coded(family: str, codecs: dict[str, Codec]) -> None:
+    image = pixels("coffee", 128, 128)
+    padded = image[:, :80, :80].clone()
+    padded = torch.nn.functional.pad(padded.float(), (0, 48, 0, 48), mode="replicate").to(torch.uint8)
+    data, whole = codecs[family].compress([image[:, :80, :80], padded])
+    assert len(data) < 0.9 * len(whole)
+    difference = codecs[family].decompress(data).int() - codecs[family].decompress(whole)[:, :80, :80].int()
+    assert difference[:, :64, :64].abs().max() <= 1  # farther from what is left out than the synthesis sees
+
+
 # Every image.
 
 
@@ -213,6 +224,14 @@ def test_what_is_decoded_together_changes_no_table(family: str, codecs: dict[str
         assert (codecs[family].decompress(data).int() - back.int()).abs().max() <= 1
 
 
+def test_how_many_threads_there_are_changes_no_table(codecs: dict[str, Codec], threads: Callable[[int], None]) -> None:
+    image = pixels("coffee", 256, 192)
+    threads(1)
+    data = codecs[MEAN_SCALE].compress([image])[0]
+    threads(3)
+    assert codecs[MEAN_SCALE].decompress(data).shape == image.shape
+
+
 def test_files_say_where_their_tables_were_chosen(codecs: dict[str, Codec], tmp_path: Path) -> None:
     for family in FAMILIES:
         (tmp_path / f"{family}.vtc").write_bytes(codecs[family].compress([pixels("rocket", 64, 64)])[0])
@@ -220,9 +239,10 @@ def test_files_say_where_their_tables_were_chosen(codecs: dict[str, Codec], tmp_
     shown = dict(zip(FAMILIES, json.loads(done.stdout), strict=True))
     for family in (SCALE, MEAN_SCALE):
         assert (shown[family]["format"], shown[family]["quality"]) == ("1.1", 0)
-        assert shown[family]["chosen_in_floats"] == f"tables, on {codecs[family].network.host}: may not decode elsewhere"
+        host = codecs[family].network.host
+        assert shown[family]["chosen_on"] == f"{host} (tables chosen in floats: may not decode elsewhere)"
     assert shown[FACTORIZED]["format"] == "1.0"  # its tables go by channel: it decodes everywhere
-    assert "chosen_in_floats" not in shown[FACTORIZED]
+    assert "chosen_on" not in shown[FACTORIZED]
 
 
 def test_an_older_reader_refuses(codecs: dict[str, Codec], monkeypatch: pytest.MonkeyPatch) -> None:

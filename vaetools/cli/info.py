@@ -45,7 +45,7 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
 def describe(path: Path, size: int, contents: Contents) -> dict[str, object]:
     """Every field of the header, by name, and what follows it."""
     header, front = contents.header, contents.front
-    hosted = {"chosen_in_floats": f"tables, on {host_in(front.boxes)}: may not decode elsewhere"} if HOST in front.boxes else {}
+    floats = {"chosen_on": f"{host_in(front.boxes)} (tables chosen in floats: may not decode elsewhere)"}
     return {
         "file": str(path),
         "format": f"{header.version[0]}.{header.version[1]}",
@@ -63,7 +63,7 @@ def describe(path: Path, size: int, contents: Contents) -> dict[str, object]:
         "file_bytes": size,
         "header_bytes": header.boxes_start,
         "box_bytes": {kind.decode("latin-1").strip(): BOX.size + len(data) for kind, data in front.boxes.items()},
-        **hosted,
+        **(floats if HOST in front.boxes else {}),
         **_scan_and_errors(contents),
         "payload_bytes": sum(entry.length for entry in front.entries),
         "bits_per_pixel": round(8 * size / header.pixels, 4),

@@ -57,7 +57,8 @@ class TileCoder:
 
     def places(self, shape: Sequence[int], height: int, width: int) -> tuple[Array, ...]:
         """Where the residuals stand that each pass codes, in a flattened (M, h, w) array."""
-        return _places(self.config.latent_stride, tuple(shape), height, width, self.config.passes)
+        config = self.config
+        return _places(config.latent_stride, tuple(shape), height, width, config.passes, config.coded_margin)
 
     def encode(self, tile: TileSymbols) -> bytes:
         encoder = SymbolEncoder()
@@ -99,8 +100,9 @@ class TileReader:
 
 
 @lru_cache(maxsize=8)
-def _places(latent_stride: int, shape: tuple[int, ...], height: int, width: int, passes: int) -> tuple[Array, ...]:
-    return tuple(np.flatnonzero(places.numpy()) for places in coded_places(latent_stride, shape, height, width, passes))
+def _places(latent_stride: int, shape: tuple[int, ...], height: int, width: int, passes: int, margin: int) -> tuple[Array, ...]:
+    found = coded_places(latent_stride, shape, height, width, passes=passes, margin=margin)
+    return tuple(np.flatnonzero(places.numpy()) for places in found)
 
 
 @lru_cache(maxsize=8)

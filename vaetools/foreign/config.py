@@ -32,6 +32,9 @@ class ForeignConfig:
     encoder_reach: ClassVar[int] = 30  # 2 pixels of each of the grids of 1, 2, 4 and 8
     decoder_reach: ClassVar[int] = 30
     passes: ClassVar[int] = 1
+    # The synthesis was trained to see latents on all sides, and shows on the last pixels that the next latent is missing; the
+    # one after that changes next to nothing.
+    coded_margin: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):

@@ -78,7 +78,8 @@ class ForeignNetwork:
         y = crop.of(analysis.y, self.config.hyper_stride // self.config.latent_stride)
         z, z_strained = _rounded(crop.of(analysis.z) - (self.medians if self.config.has_hyperprior else 0))
         index, mean = self._predict(z, y.shape)
-        region = coded_region(self.config.latent_stride, y.shape, heights.to(y.device), widths.to(y.device))
+        sides, stride, margin = (heights.to(y.device), widths.to(y.device)), self.config.latent_stride, self.config.coded_margin
+        region = coded_region(stride, y.shape, *sides, margin)
         residuals, strained = _rounded(y - mean)
         return Symbols(z, residuals * region, index, mean, strained | z_strained)
 

@@ -108,6 +108,11 @@ class ModelConfig:
         return 2
 
     @property
+    def coded_margin(self) -> int:
+        """Latents a side beyond those that cover a pixel that are coded, too."""
+        return 0
+
+    @property
     def is_codec(self) -> bool:
         """Whether a codec can use the network: it rounds, and gives back what it sees."""
         return self.posterior == "uniform" and self.noise is None

@@ -95,19 +95,21 @@ def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
     return SecondPass(mean, torch.where(first.mask > 0, first.index, refined))
 
 
-def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widths: Tensor) -> Tensor:
+def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widths: Tensor, margin: int = 0) -> Tensor:
     """Boolean (B, 1, h, w): whether a latent covers a pixel of the image, or only padding.
 
-    shape: (..., h, w) of the latents; heights, widths: (B,) of the images, in pixels.
+    shape: (..., h, w) of the latents; heights, widths: (B,) of the images, in pixels. margin: so many latents more on each side.
     """
-    rows = torch.arange(shape[-2], device=heights.device) * latent_stride < heights[:, None]
-    columns = torch.arange(shape[-1], device=widths.device) * latent_stride < widths[:, None]
+    rows = (torch.arange(shape[-2], device=heights.device) - margin) * latent_stride < heights[:, None]
+    columns = (torch.arange(shape[-1], device=widths.device) - margin) * latent_stride < widths[:, None]
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def coded_places(latent_stride: int, shape: Sequence[int], height: int, width: int, passes: int = 2) -> tuple[Tensor, ...]:
+def coded_places(
+    latent_stride: int, shape: Sequence[int], height: int, width: int, *, passes: int = 2, margin: int = 0
+) -> tuple[Tensor, ...]:
     """Boolean (M, h, w) maps of the latents that each of one or two passes codes of one image, on the CPU."""
-    region = coded_region(latent_stride, shape, torch.tensor([height]), torch.tensor([width]))[0]
+    region = coded_region(latent_stride, shape, torch.tensor([height]), torch.tensor([width]), margin)[0]
     if passes == 1:
         return (region.expand(*shape),)
     first = first_pass_mask(torch.empty(1, *shape, dtype=torch.bool))[0]
