@@ -186,10 +186,10 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
     assert (done.exit_code, "none.pth: cannot be read" in done.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(("name", "code"), [("photo", 2), ("a/b", 1), ("", 1)])
-def test_names_are_checked(name: str, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["photo", "a/b", ""])
+def test_names_are_checked(name: str, tmp_path: Path) -> None:
     done = run(saved(FACTORIZED, tmp_path), "--name", name, "-o", tmp_path / "models")
-    assert (done.exit_code, "name" in done.stderr) == (code, True)
+    assert (done.exit_code, "--name" in done.stderr) == (2, True)
     assert not (tmp_path / "models").exists()
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from vaetools import Augmenter, Codec
 from vaetools.cli import main
 from vaetools.codec import container
-from vaetools.codec.container import HOST, read_front, unpack
+from vaetools.codec.container import HOST, NO_MODEL, PIXELS, Header, host_in, pack, read_front, unpack
 from vaetools.codec.rate import Rate
 from vaetools.denoising.denoiser import Denoiser
 from vaetools.embedding.embedder import Embedder
-from vaetools.errors import Desync, FormatError, ModelError, ModelMissing, UnsupportedVersion, UsageError
+from vaetools.errors import Corrupt, Desync, FormatError, ModelError, ModelMissing, UnsupportedVersion, UsageError
 from vaetools.foreign.config import FACTORIZED, FAMILIES, MEAN_SCALE, SCALE
 from vaetools.foreign.network import ForeignNetwork
 from vaetools.images.picture import Metadata, Picture
@@ -250,6 +250,17 @@ def test_an_older_reader_refuses(codecs: dict[str, Codec], monkeypatch: pytest.M
     monkeypatch.setattr(container, "CRITICAL", container.CRITICAL - {HOST})
     with pytest.raises(UnsupportedVersion, match="HOST"):
         read_front(data)
+
+
+def test_a_file_without_a_model_names_no_machine() -> None:
+    header = Header(NO_MODEL, 1, 1, 3, 8, 100.0, 0, 0)
+    with pytest.raises(Corrupt, match="a box HOST in a file without a model"):
+        unpack(pack(header, {HOST: b"torch", PIXELS: b"a PNG"}, []))
+
+
+def test_what_a_file_says_of_its_machine_is_one_line() -> None:
+    assert host_in({HOST: b"torch\n\x1b[2J\xff" + bytes(200)}) == "torch??[2J\ufffd" + "?" * 117
+    assert host_in({}) == ""
 
 
 def test_without_the_weights_files_say_which_they_need(codecs: dict[str, Codec]) -> None:

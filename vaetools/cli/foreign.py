@@ -32,8 +32,11 @@ def import_compressai(checkpoint: Path, name: str, folder: Path, as_json: bool) 
     """
     from ..foreign.checkpoint import import_checkpoint
     from ..foreign.weights import save_foreign
+    from ..model.config import NAME
     from ..model.weights import PACKAGED
 
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--name must be letters, digits and ._-, at most 64, not {name!r}")
     if any(path.stem.rpartition("-")[0] == name for path in PACKAGED.glob("*-*.safetensors")):
         raise UsageError(f"--name {name}: a model of vaetools has that name; choose another one")
     if folder.exists() and not folder.is_dir():
@@ -47,3 +50,4 @@ def import_compressai(checkpoint: Path, name: str, folder: Path, as_json: bool) 
         click.echo(json.dumps({**said, "bytes": path.stat().st_size}))
         return
     click.echo(f"{config.family}, N = {config.n}, M = {config.m}: {path} ({path.stat().st_size:,} bytes)")
+    click.echo(f"--model {path} takes it; or --model {name}, with {folder} in VAETOOLS_MODELS")
