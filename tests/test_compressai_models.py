@@ -252,6 +252,20 @@ def test_an_older_reader_refuses(codecs: dict[str, Codec], monkeypatch: pytest.M
         read_front(data)
 
 
+@every_family
+def test_a_forged_payload_is_an_error(family: str, codecs: dict[str, Codec]) -> None:
+    contents = unpack(codecs[family].compress([pixels("rocket", 64, 64)])[0])
+    payload, crc = contents.payloads[0], contents.front.entries[0].symbols_crc
+    assert payload is not None
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        forged = bytearray(payload)
+        for place in generator.integers(len(forged), size=3):
+            forged[place] ^= int(generator.integers(1, 256))
+        with pytest.raises(FormatError):  # the checksum of the payload fits
+            codecs[family].decompress(pack(contents.header, contents.front.boxes, [(bytes(forged), crc)]))
+
+
 def test_a_file_without_a_model_names_no_machine() -> None:
     header = Header(NO_MODEL, 1, 1, 3, 8, 100.0, 0, 0)
     with pytest.raises(Corrupt, match="a box HOST in a file without a model"):
