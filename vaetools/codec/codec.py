@@ -6,7 +6,6 @@ decode:  container -> Decoder (entropy coder and network in turns) -> Restored
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
-from ..foreign.network import ForeignNetwork
 from ..foreign.weights import ForeignModel, load_model
 from ..images.picture import Picture
 from ..images.tensors import to_picture, to_tensor
@@ -29,14 +27,14 @@ from ..model.precision import has_bfloat16, pick_device
 from ..model.threads import Lanes, one_thread
 from ..model.weights import LoadedModel, find_by_hash, find_by_name
 from .batches import batches_of, shape_limit
-from .boxes import alpha_in, is_measured, levels_in, metadata_in, pixels_in, source_names
+from .boxes import alpha_region, is_measured, levels_in, metadata_in, pixels_in, source_names
 from .coded import Coded
-from .container import ERRORS, SCAN, Contents, Limits, round_quality, unpack, with_box
+from .container import ERRORS, SCAN, Contents, Limits, unpack, with_box
 from .decoder import DAMAGED, Decoder, Decoding
 from .encoder import Encoder, psnr
 from .fidelity import Fidelity
-from .network import Network, Shape, VAENetwork
-from .rate import USUAL_RATE, Rate
+from .network import Network, Shape, network_of
+from .rate import USUAL_RATE, Rate, only_rate, rates_of
 from .symbols import TileCoder
 from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, grid_of, region_of
 
@@ -80,7 +78,8 @@ class Codec:
     ) -> None:
         self.bfloat16 = has_bfloat16(device) if bfloat16 is None else bfloat16
         self.model, self.device, self.limits = model, device, limits
-        self.network, self.coder = _prepared(model, device, bfloat16=self.bfloat16)
+        self.network: Network = network_of(model, device, bfloat16=self.bfloat16)
+        self.coder = TileCoder(self.network.config, self.network.tables)
         self.config: Shape = self.network.config
         self.batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS_ELSEWHERE)
         self._encoder = Encoder(self.network, self.coder, device, batch_pixels=self.batch_pixels)
@@ -141,7 +140,7 @@ class Codec:
         the model would lose a part, and one that it would make larger, is kept as a PNG inside the file.
         """
         prepared = self._pictures(images)
-        rates = [rate] * len(prepared) if rate else _rates(quality, len(prepared))
+        rates = [rate] * len(prepared) if rate else rates_of(quality, len(prepared))
         return [coded.to_bytes() for coded in self.encode(prepared, rates, batch_size, tile_size=tile_size, preview=preview)]
 
     def encode(
@@ -164,7 +163,7 @@ class Codec:
             with _naming(position, len(pictures)):
                 self._check_picture(picture, tile_size)
         if self.one_rate:
-            rate = self._only_rate([rate] if isinstance(rate, Rate) else rate)
+            rate = only_rate([rate] if isinstance(rate, Rate) else rate, self.config.name)
         rates = [rate] * len(pictures) if isinstance(rate, Rate) else list(rate)
         host = self.network.host
         check = self._check_written if host else None
@@ -189,7 +188,7 @@ class Codec:
         `compress` comes within one percent of it on photographs. Arguments and errors are those of `compress`.
         """
         pictures = self._pictures(images)
-        rates = _rates(quality, len(pictures))
+        rates = rates_of(quality, len(pictures))
         return np.array([coded.code_length() for coded in self.encode(pictures, rates, batch_size)])
 
     def _pictures(self, images: Tensor | Sequence[Tensor | Picture]) -> list[Picture]:
@@ -278,7 +277,7 @@ class Codec:
                 codec = self._codec_for(header.model_hash)
                 if header.channels > codec.config.image_channels:
                     raise FormatError(f"{header.channels} channels are not what the model {codec.config.name} codes")
-                alpha, reason = _alpha(one, regions[-1], allow_partial=allow_partial)
+                alpha, reason = alpha_region(one, regions[-1], allow_partial=allow_partial)
                 job = codec._decoder.prepare(one, regions[-1], levels, alpha)
                 lost[position] = reason
             places[job] = position
@@ -350,13 +349,6 @@ class Codec:
                 raise ModelMissing(f"the model that it was written with cannot be used: {error}") from None
         return self._others[model_hash]
 
-    def _only_rate(self, rates: Sequence[Rate]) -> Rate:
-        if any(rate.chosen for rate in rates):
-            raise UsageError(
-                f"the model {self.config.name} has one rate, that which it was trained for: leave out the quality and targets"
-            )
-        return Rate("quality", 0.0)  # what its files say, for nothing
-
     def _check_written(self, data: bytes) -> None:
         """Raises Desync if its tiles do not decode, here and now, to the symbols that were encoded."""
         try:
@@ -379,48 +371,11 @@ class Codec:
             raise UsageError(f"the tile size must be a multiple of {stride} from {stride} to {TILE_SIZE}, not {tile_size}")
 
 
-def _prepared(model: LoadedModel | ForeignModel, device: torch.device, *, bfloat16: bool) -> tuple[Network, TileCoder]:
-    if isinstance(model, ForeignModel):
-        return ForeignNetwork(model, device), TileCoder(model.config, model.tables)
-    config = model.vae.config
-    if config.noise is not None:
-        raise ModelError(f"{model.path}: a denoiser has no codec; use it with `vaetools denoise`")
-    if config.posterior != "uniform" or model.tables is None:
-        raise ModelError(
-            f"{model.path}: a model with a {config.posterior} posterior has no codec: train one with --posterior uniform"
-        )
-    return VAENetwork(model.vae, device, bfloat16=bfloat16), TileCoder(config, model.tables)
-
-
-def _alpha(contents: Contents, region: Rect, *, allow_partial: bool) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The region of the alpha plane, if there is one, and what was lost of it."""
-    try:
-        alpha = alpha_in(contents.header, contents.front.boxes)
-    except FormatError as error:
-        if not allow_partial:
-            raise
-        return None, (str(error),)
-    return (None if alpha is None else alpha[region.slices]), ()
-
-
 def _finish(contents: Contents, pixels: np.ndarray | None, lost: tuple[str, ...]) -> Restored:
     assert pixels is not None
     metadata = metadata_in(contents.front.boxes)
     picture = Picture(pixels, *source_names(contents.header), metadata)
     return Restored(picture, (*contents.front.damage, *lost), contents.header.lossless)
-
-
-def _rates(quality: float | Sequence[float] | None, count: int) -> list[Rate]:
-    if quality is None:
-        return [USUAL_RATE] * count
-    return [Rate("quality", value) for value in _one_each(quality, count)]
-
-
-def _one_each(quality: float | Sequence[float], count: int) -> list[float]:
-    values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
-    if len(values) != count:
-        raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
-    return [round_quality(value) if math.isfinite(value) else value for value in values]
 
 
 def _check_batch_size(batch_size: int) -> None:

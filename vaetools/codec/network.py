@@ -12,10 +12,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import ModelError
+from ..foreign.network import ForeignNetwork
+from ..foreign.weights import ForeignModel
 from ..model import quantiser
 from ..model.precision import autocast
 from ..model.quantiser import Crop, Symbols
+from ..model.tables import ProbabilityTables
 from ..model.vae import VAE
+from ..model.weights import LoadedModel
 
 # (number of the pass, index (B, M, h, w) of the tables) -> the residuals (B, M, h, w) that are known by then, as floats
 ReadPass = Callable[[int, Tensor], Tensor]
@@ -59,6 +64,8 @@ class Network(Protocol):
     @property
     def config(self) -> Shape: ...
     @property
+    def tables(self) -> ProbabilityTables: ...
+    @property
     def bfloat16(self) -> bool: ...
     @property
     def host(self) -> str: ...
@@ -91,9 +98,9 @@ class VAENetwork:
 
     host, one_rate = "", False
 
-    def __init__(self, vae: VAE, device: torch.device, *, bfloat16: bool) -> None:
+    def __init__(self, vae: VAE, tables: ProbabilityTables, device: torch.device, *, bfloat16: bool) -> None:
         self.vae = quantiser.prepare_for_inference(vae, device, bfloat16=bfloat16)
-        self.config, self.device, self.bfloat16 = vae.config, device, bfloat16
+        self.config, self.tables, self.device, self.bfloat16 = vae.config, tables, device, bfloat16
 
     def analyse(self, images: Tensor) -> Any:
         return quantiser.analyse(self.vae, images, bfloat16=self.bfloat16)
@@ -112,3 +119,17 @@ class VAENetwork:
 
     def is_lost(self, image: Tensor, latents: Tensor, quality: Tensor) -> bool:
         return quantiser.is_lost(self.vae, image, latents, quality, bfloat16=self.bfloat16)
+
+
+def network_of(model: LoadedModel | ForeignModel, device: torch.device, *, bfloat16: bool) -> Network:
+    """Raises ModelError for a model that has no codec. bfloat16: only for the VAE."""
+    if isinstance(model, ForeignModel):
+        return ForeignNetwork(model, device)
+    config = model.vae.config
+    if config.noise is not None:
+        raise ModelError(f"{model.path}: a denoiser has no codec; use it with `vaetools denoise`")
+    if config.posterior != "uniform" or model.tables is None:
+        raise ModelError(
+            f"{model.path}: a model with a {config.posterior} posterior has no codec: train one with --posterior uniform"
+        )
+    return VAENetwork(model.vae, model.tables, device, bfloat16=bfloat16)

@@ -153,3 +153,24 @@ def search(rates: Sequence[Rate], pixels: Sequence[int], evaluate: Callable[[Val
         if not any(unfinished):
             break
     return np.array([state.best() for state in states])
+
+
+def rates_of(quality: float | Sequence[float] | None, count: int) -> list[Rate]:
+    """One for each of `count` images; the usual one without a quality. Raises UsageError on another number of them."""
+    if quality is None:
+        return [USUAL_RATE] * count
+    return [Rate("quality", value) for value in _one_each(quality, count)]
+
+
+def _one_each(quality: float | Sequence[float], count: int) -> list[float]:
+    values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
+    if len(values) != count:
+        raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
+    return [round_quality(value) if math.isfinite(value) else value for value in values]
+
+
+def only_rate(rates: Sequence[Rate], name: str) -> Rate:
+    """Of the model `name`, which has but one. Raises UsageError if somebody asked for another."""
+    if any(rate.chosen for rate in rates):
+        raise UsageError(f"the model {name} has one rate, that which it was trained for: leave out the quality and targets")
+    return Rate("quality", 0.0)  # what its files say, for nothing

@@ -51,6 +51,7 @@ class ForeignNetwork:
 
     def __init__(self, model: ForeignModel, device: torch.device) -> None:
         self.config: ForeignConfig = model.config
+        self.tables = model.tables
         self.device = device
         parts = {name: copy.deepcopy(part).to(device, memory_format=torch.channels_last) for name, part in model.parts.items()}
         self.analysis, self.synthesis = parts["g_a"], parts["g_s"]
