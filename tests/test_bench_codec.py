@@ -15,7 +15,9 @@ import skimage.data
 import torch
 
 from vaetools.evaluation.peers import PEERS, VaetoolsPeer
+from vaetools.foreign.config import MEAN_SCALE
 
+from .compressai_models import saved
 from .test_evaluation import PNGCodec
 
 BENCH = Path(__file__).parent.parent / "scripts" / "bench-codec"
@@ -51,6 +53,15 @@ def test_the_benchmark_chooses_settings_of_about_the_same_size(bench: ModuleType
 @pytest.mark.parametrize(("deviation", "bits"), [(1e-3, 0.0), (16.0, math.log2(16 * math.sqrt(2 * math.pi * math.e)))])
 def test_bits_of_a_rounded_normal(bench: ModuleType, deviation: float, bits: float) -> None:
     assert float(bench.bits_of_rounded_normal(torch.tensor([deviation]))[0]) == pytest.approx(bits, abs=1e-3)
+
+
+def test_a_checkpoint_is_measured_in_both_containers(bench: ModuleType, photograph: np.ndarray, tmp_path: Path) -> None:
+    peer = bench.CompressAIPeer(photograph[:, :192], torch.device("cpu"), saved(MEAN_SCALE, tmp_path))
+    contenders = [bench.Contender(peer, 4.0), bench.Contender(bench.imported(peer), 0.0)]
+    own, other = bench.measure(contenders, [photograph[:, :192]], 1)
+    assert (own.codec, other.codec, own.encode_ratio) == (bench.REFERENCE, bench.IMPORTED, 1.0)
+    assert other.psnr_db == pytest.approx(own.psnr_db, abs=0.01)
+    assert 0 < other.bpp - own.bpp < 8 * 160 / photograph[:, :192, 0].size + 0.01 * own.bpp
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaetools import Codec, errors
-from vaetools.codec import decoder
+from vaetools.codec import decoder, network
 from vaetools.codec.container import ALPHA, NO_MODEL, PIXELS, RANGE, Header, pack, read_header, unpack
 from vaetools.codec.symbols import TileReader
 from vaetools.images.picture import Picture
@@ -159,13 +159,13 @@ def test_tiles_that_are_lost_leave_no_memory_behind(codec: Codec, seeds: dict[st
 def test_small_tiles_are_not_more_work_for_the_network(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is decoded from what lies around it too: one by one, that would be most of the work."""
     painted = []
-    to_images = decoder.quantiser.to_images
+    to_images = network.quantiser.to_images
 
     def counting(vae: VAE, latents: Tensor, quality: Tensor, *, bfloat16: bool) -> Tensor:
         painted.append(latents.shape[0] * latents.shape[2] * latents.shape[3] * codec.config.latent_stride**2)
         return to_images(vae, latents, quality, bfloat16=bfloat16)
 
-    monkeypatch.setattr(decoder.quantiser, "to_images", counting)
+    monkeypatch.setattr(network.quantiser, "to_images", counting)
     data = codec.encode([Picture(np.zeros((256, 320, 3), np.uint8))], tile_size=16)[0].to_bytes()
     painted.clear()
     assert read_header(data)[0].tiles == 320

@@ -244,12 +244,14 @@ def _save_all(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 
 
 def _rate_of(options: Mapping[str, Any]) -> Rate:
-    from .codec.rate import Rate
+    from .codec.rate import USUAL_RATE, Rate
 
     given = {name: options[name] for name in RATES if options.get(name) is not None}
     if len(given) > 1:
         raise ValueError(f"give one of {', '.join(RATES)}, not {' and '.join(given)}")
-    name, value = next(iter(given.items()), ("quality", 60.0))
+    if not given:
+        return USUAL_RATE
+    ((name, value),) = given.items()
     try:
         return Rate(RATES[name], float(value))
     except (UsageError, TypeError, ValueError) as error:

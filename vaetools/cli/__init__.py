@@ -31,6 +31,7 @@ COMMANDS = {
     "denoise": ("denoise", "denoise", "Take noise out of a folder of images."),
     "embed": ("embed", "embed", "Write a feature vector for each image of a folder."),
     "train": ("train", "train", "Train a model on a folder of images."),
+    "import-compressai": ("foreign", "import_compressai", "Make weights of a checkpoint of CompressAI."),
     "export": ("train", "export", "Write the weights of a training run's last checkpoint."),
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130

@@ -215,7 +215,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "-q",
     "--quality",
     type=click.FloatRange(0, 100),
-    help=f"0 smallest to 100 best [default: {DEFAULT_QUALITY:g}, without a target].",
+    help=f"0 smallest to 100 best [default: {DEFAULT_QUALITY:g}, without a target]. Not for a model of one rate.",
 )
 @click.option("--target-bpp", type=click.FloatRange(0, min_open=True), help="Bits per pixel of each file, at most.")
 @click.option("--target-size", type=Size(), help="Bytes of each file, at most: 40kB, 1MB, 200KiB.")
@@ -326,7 +326,7 @@ def _rate(**targets: float | None) -> Rate:
     if len(given) > 1:
         names = [f"--{kind}" if kind == "quality" else f"--target-{kind}" for kind in given]
         raise click.UsageError(f"{' and '.join(names)} exclude each other: give one of them")
-    return next((Rate(kind, float(value)) for kind, value in given.items()), Rate("quality", DEFAULT_QUALITY))
+    return next((Rate(kind, float(value)) for kind, value in given.items()), Rate("quality", DEFAULT_QUALITY, chosen=False))
 
 
 def _print_forecast(verb: str, forecast: Forecast, as_json: bool) -> None:

@@ -53,12 +53,16 @@ def evaluate(
         if path and not os.access(path.parent, os.W_OK):
             raise UsageError(f"{path}: there is no folder {path.parent} that can be written to")
     peers = find_peers([name.strip() for name in against.split(",") if name.strip() not in ("", "none")])
+    codec = Codec.load(model, device)
+    chosen = _numbers(qualities) if qualities else None
+    if chosen and codec.one_rate:
+        raise UsageError(f"the model {codec.config.name} has one rate: leave out --qualities")
     result = measure(
         folder,
-        Codec.load(model, device),
+        codec,
         peers,
         load_anchors(anchors) if anchors else None,
-        qualities=_numbers(qualities) if qualities else QUALITIES,
+        qualities=chosen or (None if codec.one_rate else QUALITIES),
         effort=effort,
         progress=_say,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..codec.container import BOX, ERRORS, SCAN, TAGS, Contents, unpack
+from ..codec.container import BOX, ERRORS, HOST, SCAN, TAGS, Contents, host_in, unpack
 from ..codec.fidelity import Fidelity
 from ..errors import Corrupt, FormatError, UsageError, VaetoolsError
 from ..folder.manifest import number_or_inf
@@ -103,6 +103,7 @@ def _print_picture(console: Console, data: bytes, contents: Contents, *, decode:
 def describe(path: Path | Url, size: int, contents: Contents) -> dict[str, object]:
     """Every field of the header, by name, and what follows it."""
     header, front = contents.header, contents.front
+    floats = {"chosen_on": f"{host_in(front.boxes)} (tables chosen in floats: may not decode elsewhere)"}
     return {
         "file": str(path),
         "format": f"{header.version[0]}.{header.version[1]}",
@@ -120,6 +121,7 @@ def describe(path: Path | Url, size: int, contents: Contents) -> dict[str, objec
         "file_bytes": size,
         "header_bytes": header.boxes_start,
         "box_bytes": {kind.decode("latin-1").strip(): BOX.size + len(data) for kind, data in front.boxes.items()},
+        **(floats if HOST in front.boxes else {}),
         **_scan_and_errors(contents),
         "payload_bytes": sum(entry.length for entry in front.entries),
         "bits_per_pixel": round(8 * size / header.pixels, 4),

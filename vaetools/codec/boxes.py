@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from ..errors import Corrupt
+from ..errors import Corrupt, FormatError
 from ..images.picture import Metadata, Picture
 from ..images.png import pixels_from_png, png_bytes
 from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
 from ..medical.windowing import scan_of, windowed
-from .container import ALPHA, ERRORS, EXIF, ICC, PIXELS, PREVIEW, RANGE, SCAN, TAGS, XMP, Header
+from .container import ALPHA, ERRORS, EXIF, ICC, PIXELS, PREVIEW, RANGE, SCAN, TAGS, XMP, Contents, Header
 from .fidelity import Fidelity
+from .tiles import Rect
 
 LEVELS = struct.Struct("<HH")
 PREVIEW_SIDE, PREVIEW_QUALITY = 96, 50
@@ -111,6 +112,17 @@ def alpha_in(header: Header, boxes: Mapping[bytes, bytes]) -> np.ndarray | None:
         return _png(boxes[ALPHA], header, 1)
     except ValueError as error:
         raise Corrupt(f"the alpha plane cannot be decoded ({error})") from None
+
+
+def alpha_region(contents: Contents, region: Rect, *, allow_partial: bool) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The region of the alpha plane, if there is one, and what was lost of it."""
+    try:
+        alpha = alpha_in(contents.header, contents.front.boxes)
+    except FormatError as error:
+        if not allow_partial:
+            raise
+        return None, (str(error),)
+    return (None if alpha is None else alpha[region.slices]), ()
 
 
 def pixels_in(header: Header, boxes: Mapping[bytes, bytes]) -> np.ndarray:

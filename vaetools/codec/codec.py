@@ -6,11 +6,10 @@ decode:  container -> Decoder (entropy coder and network in turns) -> Restored
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, overload
 
@@ -19,23 +18,22 @@ import torch
 from torch import Tensor
 
 from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, UsageError, VaetoolsError
+from ..foreign.weights import ForeignModel, load_model
 from ..images.picture import Picture
 from ..images.tensors import to_picture, to_tensor
-from ..medical.scan import same as same_scan
-from ..medical.windowing import scan_of
-from ..model import quantiser
-from ..model.config import ModelConfig
 from ..model.precision import has_bfloat16, pick_device
 from ..model.threads import Lanes, one_thread
-from ..model.weights import LoadedModel, find_by_hash, find_by_name, load_weights
+from ..model.weights import LoadedModel, find_by_hash, find_by_name
 from .batches import batches_of, shape_limit
-from .boxes import alpha_in, is_measured, levels_in, metadata_in, pixels_in, source_names
+from .boxes import alpha_region, is_measured, levels_in, metadata_in, pixels_in, source_names
 from .coded import Coded
-from .container import ERRORS, SCAN, Contents, Limits, round_quality, unpack, with_box
+from .comparison import compare
+from .container import ERRORS, SCAN, Contents, Limits, unpack, with_box
 from .decoder import DAMAGED, Decoder, Decoding
 from .encoder import Encoder, psnr
 from .fidelity import Fidelity
-from .rate import Rate
+from .network import Network, Shape, network_of
+from .rate import USUAL_RATE, Rate, only_rate, rates_of
 from .refinement import EFFORTS
 from .symbols import TileCoder
 from .tiles import MAX_TILE_PIXELS, MAX_TILES, Rect, grid_of, region_of
@@ -46,7 +44,7 @@ E = TypeVar("E", bound=VaetoolsError)
 BATCH_PIXELS = {"cpu": MAX_TILE_PIXELS // 4}
 BATCH_PIXELS_ELSEWHERE = 8 * MAX_TILE_PIXELS
 BATCH_SIZE, TILE_SIZE = 64, 1024
-WORST_PSNR = 10.0  # dB; a file that verifies below it holds another image
+NO_LIMITS = Limits(max_pixels=1 << 40)
 
 
 @dataclass(frozen=True)
@@ -70,30 +68,33 @@ class Codec:
     """
 
     def __init__(
-        self, model: LoadedModel, device: torch.device, *, bfloat16: bool | None = None, limits: Limits = Limits()
+        self,
+        model: LoadedModel | ForeignModel,
+        device: torch.device,
+        *,
+        bfloat16: bool | None = None,
+        limits: Limits = Limits(),
     ) -> None:
-        config = model.vae.config
-        if config.noise is not None:
-            raise ModelError(f"{model.path}: a denoiser has no codec; use it with `vaetools denoise`")
-        if config.posterior != "uniform" or model.tables is None:
-            raise ModelError(
-                f"{model.path}: a model with a {config.posterior} posterior has no codec: train one with --posterior uniform"
-            )
         self.bfloat16 = has_bfloat16(device) if bfloat16 is None else bfloat16
         self.model, self.device, self.limits = model, device, limits
-        self.config: ModelConfig = config
-        self.vae = quantiser.prepare_for_inference(model.vae, device, bfloat16=self.bfloat16)
-        self.coder = TileCoder(config, model.tables)
+        self.network: Network = network_of(model, device, bfloat16=self.bfloat16)
+        self.coder = TileCoder(self.network.config, self.network.tables)
+        self.config: Shape = self.network.config
         self.batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS_ELSEWHERE)
-        self._encoder = Encoder(self.vae, model.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
-        self._decoder = Decoder(self.vae, self.coder, device, bfloat16=self.bfloat16, batch_pixels=self.batch_pixels)
+        self._encoder = Encoder(self.network, self.coder, device, batch_pixels=self.batch_pixels)
+        self._decoder = Decoder(self.network, self.coder, device, batch_pixels=self.batch_pixels)
         self.lanes = Lanes.of(device)
         self._others: dict[bytes, Codec] = {}
+
+    @property
+    def one_rate(self) -> bool:
+        """Whether the model has but one rate, and takes no quality and no target."""
+        return self.network.one_rate
 
     @cached_property
     def _exact(self) -> Codec:
         """The same in float32: bfloat16 has 256 levels between 1/2 and 1, and other images have 65536."""
-        return Codec(self.model, self.device, bfloat16=False, limits=self.limits) if self.bfloat16 else self
+        return Codec(self.model, self.device, bfloat16=False, limits=self.limits) if self.network.bfloat16 else self
 
     @classmethod
     def load(
@@ -106,17 +107,18 @@ class Codec:
     ) -> Codec:
         """`model`: an installed model's name, a weights file, or the folder of a training run.
 
-        `bfloat16` is used where the chip has it unless said otherwise; files decode to the same symbols either way.
+        `bfloat16` is used where the chip has it unless said otherwise; files decode to the same symbols either way. A model
+        imported from CompressAI computes in float32 whatever is said.
         Raises ModelError if the model cannot be used, UsageError on an unknown device.
         """
-        return cls(load_weights(find_by_name(model)), pick_device(device), bfloat16=bfloat16, limits=limits)
+        return cls(load_model(find_by_name(model)), pick_device(device), bfloat16=bfloat16, limits=limits)
 
     # Compression.
 
     def compress(
         self,
         images: Tensor | Sequence[Tensor | Picture],
-        quality: float | Sequence[float] = 60.0,
+        quality: float | Sequence[float] | None = None,
         batch_size: int = BATCH_SIZE,
         *,
         rate: Rate | None = None,
@@ -129,7 +131,8 @@ class Codec:
         images: a batch (B, C, H, W) or a list of (C, H, W) of any sizes; uint8, uint16, or floats in 0..1, which are rounded
             to the model's bit depth. C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; alpha is kept exactly. Or
             pictures, with their metadata.
-        quality: 0 (smallest) to 100 (best), one for all or one each, in steps of 0.01.
+        quality: 0 (smallest) to 100 (best), one for all or one each, in steps of 0.01; 60 unless given. A model of one rate,
+            such as those imported from CompressAI, takes none, and no target.
         rate: instead of the quality, a target; see Rate. It is missed without a word where it cannot be reached: `encode`
             tells.
         tile_size: sides of the tiles of images above 2 * tile_size^2 pixels; a multiple of the model's stride (64 in `photo`).
@@ -139,14 +142,14 @@ class Codec:
         the model would lose a part, and one that it would make larger, is kept as a PNG inside the file.
         """
         prepared = self._pictures(images)
-        rates = [rate] * len(prepared) if rate else [Rate("quality", value) for value in _one_each(quality, len(prepared))]
+        rates = [rate] * len(prepared) if rate else rates_of(quality, len(prepared))
         coded = self.encode(prepared, rates, batch_size, tile_size=tile_size, preview=preview, effort=effort)
         return [one.to_bytes() for one in coded]
 
     def encode(
         self,
         pictures: Sequence[Picture],
-        rate: Rate | Sequence[Rate] = Rate(),
+        rate: Rate | Sequence[Rate] = USUAL_RATE,
         batch_size: int = BATCH_SIZE,
         *,
         tile_size: int = TILE_SIZE,
@@ -162,11 +165,17 @@ class Codec:
         self._check_tile_size(tile_size)
         if effort not in EFFORTS:
             raise UsageError(f"the effort must be a whole number from 0 to {EFFORTS[-1]}, not {effort!r}")
+        if effort:
+            _ = self.network.refiner  # refuses what has none
         options: dict[str, Any] = {"preview": preview, "errors": errors, "effort": effort}
         for position, picture in enumerate(pictures):
             with _naming(position, len(pictures)):
                 self._check_picture(picture, tile_size)
+        if self.one_rate:
+            rate = only_rate([rate] if isinstance(rate, Rate) else rate, self.config.name)
         rates = [rate] * len(pictures) if isinstance(rate, Rate) else list(rate)
+        host = self.network.host
+        check = self._check_written if host else None
         coded: list[Coded | None] = [None] * len(pictures)
         keys = [(is_measured(picture), self.plan_key(picture.height, picture.width, tile_size)) for picture in pictures]
         for chosen in batches_of(range(len(keys)), keys.__getitem__, lambda key: self.batch_limit(key[1], batch_size)):
@@ -174,18 +183,21 @@ class Codec:
             encodings = [encoder.prepare(pictures[i], rates[i], tile_size, **options) for i in chosen]
             encoder.encode(encodings, batch_size)
             for position, encoding in zip(chosen, encodings, strict=True):
-                coded[position] = Coded(self.model.hash, self.coder, encoding)
+                coded[position] = Coded(self.model.hash, self.coder, encoding, host=host, check=check)
         return [one for one in coded if one is not None]
 
     def estimate(
-        self, images: Sequence[Tensor | Picture] | Tensor, quality: float | Sequence[float] = 60.0, batch_size: int = BATCH_SIZE
+        self,
+        images: Sequence[Tensor | Picture] | Tensor,
+        quality: float | Sequence[float] | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> np.ndarray:
         """Bits that an ideal coder would write for each image under the model's tables, (B,), headers left out.
 
         `compress` comes within one percent of it on photographs. Arguments and errors are those of `compress`.
         """
         pictures = self._pictures(images)
-        rates = [Rate("quality", value) for value in _one_each(quality, len(pictures))]
+        rates = rates_of(quality, len(pictures))
         return np.array([coded.code_length() for coded in self.encode(pictures, rates, batch_size)])
 
     def _pictures(self, images: Tensor | Sequence[Tensor | Picture]) -> list[Picture]:
@@ -274,7 +286,7 @@ class Codec:
                 codec = self._codec_for(header.model_hash)
                 if header.channels > codec.config.image_channels:
                     raise FormatError(f"{header.channels} channels are not what the model {codec.config.name} codes")
-                alpha, reason = _alpha(one, regions[-1], allow_partial=allow_partial)
+                alpha, reason = alpha_region(one, regions[-1], allow_partial=allow_partial)
                 job = codec._decoder.prepare(one, regions[-1], levels, alpha)
                 lost[position] = reason
             places[job] = position
@@ -314,21 +326,7 @@ class Codec:
         True of what this machine decodes, whatever else it decodes with it and by however many threads, if the picture is
         one of `is_measured`; another machine's network may round a level otherwise.
         """
-        restored = self.decode([data])[0].picture
-        if restored.pixels.shape != picture.pixels.shape or restored.bit_depth != picture.bit_depth:
-            raise Desync(f"it decodes to pixels of shape {restored.pixels.shape}, not {picture.pixels.shape}")
-        if picture.alpha is not None and not np.array_equal(restored.alpha, picture.alpha):  # type: ignore[arg-type]
-            raise Desync("its alpha plane is not that of the image")
-        # Tags are compared where they were read: `vaetools verify` reads originals without them.
-        tags = restored.metadata.tags if picture.metadata.tags else b""
-        same = same_scan(restored.metadata.scan, picture.metadata.scan)
-        if not same or replace(restored.metadata, scan=picture.metadata.scan, tags=tags) != picture.metadata:
-            raise Desync("its metadata are not those of the image")
-        fidelity = Fidelity.between(picture.colour, restored.colour, scan_of(picture))
-        reached = psnr(fidelity.mean_squared_error, picture.bit_depth)
-        if reached < WORST_PSNR:
-            raise Desync(f"it decodes to another image ({reached:.1f} dB)")
-        return fidelity
+        return compare(self.decode([data])[0].picture, picture)
 
     def _codec_for(self, model_hash: bytes) -> Codec:
         if model_hash == self.model.hash:
@@ -341,10 +339,17 @@ class Codec:
                     "put its weights in a folder named by VAETOOLS_MODELS"
                 )
             try:
-                self._others[model_hash] = Codec(load_weights(path), self.device, bfloat16=self.bfloat16, limits=self.limits)
+                self._others[model_hash] = Codec(load_model(path), self.device, bfloat16=self.bfloat16, limits=self.limits)
             except ModelError as error:
                 raise ModelMissing(f"the model that it was written with cannot be used: {error}") from None
         return self._others[model_hash]
+
+    def _check_written(self, data: bytes) -> None:
+        """Raises Desync if its tiles do not decode, here and now, to the symbols that were encoded."""
+        try:
+            self._decoder.check(unpack(data, NO_LIMITS))
+        except FormatError as error:
+            raise Desync(f"the file that was made of it does not decode even here, and is not written ({error})") from None
 
     def _check_picture(self, picture: Picture, tile_size: int) -> None:
         if picture.colour.shape[2] > self.config.image_channels:
@@ -361,29 +366,11 @@ class Codec:
             raise UsageError(f"the tile size must be a multiple of {stride} from {stride} to {TILE_SIZE}, not {tile_size}")
 
 
-def _alpha(contents: Contents, region: Rect, *, allow_partial: bool) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The region of the alpha plane, if there is one, and what was lost of it."""
-    try:
-        alpha = alpha_in(contents.header, contents.front.boxes)
-    except FormatError as error:
-        if not allow_partial:
-            raise
-        return None, (str(error),)
-    return (None if alpha is None else alpha[region.slices]), ()
-
-
 def _finish(contents: Contents, pixels: np.ndarray | None, lost: tuple[str, ...]) -> Restored:
     assert pixels is not None
     metadata = metadata_in(contents.front.boxes)
     picture = Picture(pixels, *source_names(contents.header), metadata)
     return Restored(picture, (*contents.front.damage, *lost), contents.header.lossless)
-
-
-def _one_each(quality: float | Sequence[float], count: int) -> list[float]:
-    values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
-    if len(values) != count:
-        raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
-    return [round_quality(value) if math.isfinite(value) else value for value in values]
 
 
 def _check_batch_size(batch_size: int) -> None:

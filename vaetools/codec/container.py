@@ -1,4 +1,4 @@
-"""The .vtc file, format 1.0, as FORMAT.md has it byte by byte. Little-endian throughout.
+"""The .vtc file, format 1.1, as FORMAT.md has it byte by byte. Little-endian throughout.
 
     prefix | fields | CRC-32 | tile table | CRC-32 | boxes | payload of tile 0 | payload of tile 1 | ...
 
@@ -17,7 +17,8 @@ from ..errors import Corrupt, FormatError, LimitExceeded, NotThisFormat, Truncat
 from .tiles import MAX_TILE_PIXELS, MAX_TILES, TileGrid
 
 MAGIC = b"\x89VTC\r\n\x1a\n"
-VERSION = (1, 0)
+VERSION = (1, 0)  # as files are written that hold nothing newer
+NEWEST = (1, 1)
 PREFIX = struct.Struct("<8sBBH")  # magic, major, minor, length of the fields
 # model hash, width, height, channels, bit depth, quality in 1/100, tile width and height in 1/8, source format, source mode,
 # length of the boxes
@@ -32,8 +33,10 @@ NO_MODEL = bytes(8)  # the pixels are in a box
 
 ICC, EXIF, XMP, PREVIEW = b"iccp", b"exif", b"xmp ", b"prev"  # a decoder may do without
 SCAN, TAGS, ERRORS = b"scan", b"tags", b"errs"
-ALPHA, RANGE, PIXELS = b"ALPH", b"RANG", b"PIXL"  # a decoder must know what begins with a capital letter
-CRITICAL = frozenset((ALPHA, RANGE, PIXELS))
+ALPHA, RANGE, PIXELS, HOST = b"ALPH", b"RANG", b"PIXL", b"HOST"  # a decoder must know what begins with a capital letter
+CRITICAL = frozenset((ALPHA, RANGE, PIXELS, HOST))
+SINCE_1_1 = frozenset((HOST,))
+HOST_MOST = 128  # bytes
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def pack(header: Header, boxes: Mapping[bytes, bytes], tiles: Sequence[tuple[byt
         header.source_mode,
         len(box_area),
     )
-    head = PREFIX.pack(MAGIC, *VERSION, len(fields)) + fields
+    head = PREFIX.pack(MAGIC, *(NEWEST if boxes.keys() & SINCE_1_1 else VERSION), len(fields)) + fields
     table = b"".join(TILE.pack(len(payload), zlib.crc32(payload), symbols_crc) for payload, symbols_crc in tiles)
     return b"".join(
         (
@@ -252,7 +255,7 @@ def read_front(data: bytes, limits: Limits = Limits(), *, allow_partial: bool = 
                 raise
             damage.append(str(error))
             break
-    misplaced = boxes.keys() & ({ALPHA, RANGE} if header.lossless else {PIXELS})
+    misplaced = boxes.keys() & ({ALPHA, RANGE, HOST} if header.lossless else {PIXELS})
     if misplaced:
         raise Corrupt(f"a box {_name(min(misplaced))} in a file {'without' if header.lossless else 'with'} a model")
     return Front(header, entries, boxes, tuple(damage))
@@ -336,6 +339,12 @@ def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:
 
 def _tile(front: Front, number: int) -> str:
     return "the payload" if len(front.entries) == 1 else f"the payload of tile {number} (of {len(front.entries)})"
+
+
+def host_in(boxes: Mapping[bytes, bytes]) -> str:
+    """What the box HOST says, on one line; nothing without it. A file may hold anything there."""
+    text = boxes.get(HOST, b"")[:HOST_MOST].decode("ascii", "replace")
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def check_file(data: bytes, limits: Limits = Limits()) -> Header:

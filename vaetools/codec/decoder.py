@@ -1,7 +1,7 @@
 """From payloads to pixels.
 
-    payloads --entropy coder <-> quantiser.first_pass, second_pass--> latents of each tile --> canvas of an image
-    canvas --windows, with latents around them--> quantiser.to_images --> pixels
+    payloads --entropy coder <-> network.latents--> latents of each tile --> canvas of an image
+    canvas --windows, with latents around them--> network.to_images --> pixels
 
 Symbols depend on their own tile alone. Pixels are decoded from latents of neighbouring tiles too, as far as the network sees,
 so that an image cut into tiles looks like one that was not.
@@ -17,14 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import Corrupt, FormatError
-from ..model import quantiser
-from ..model.config import ModelConfig
+from ..errors import Corrupt, Desync, FormatError
 from ..model.memory import give_back
-from ..model.precision import autocast
-from ..model.vae import VAE
 from .batches import batches_of, shape_limit
-from .container import Contents, Header
+from .container import Contents, Header, host_in
+from .network import Network, Shape
 from .symbols import TileCoder, TileReader
 from .tiles import Rect, TileGrid
 
@@ -41,10 +38,10 @@ class Canvas:
     region: the pixels that are wanted. halo: latents a side that the decoder looks at around those that it is asked for.
     """
 
-    def __init__(self, config: ModelConfig, grid: TileGrid, region: Rect) -> None:
+    def __init__(self, config: Shape, grid: TileGrid, region: Rect) -> None:
         self.config, self.grid, self.region = config, grid, region
         stride = config.latent_stride
-        self.halo = -(-(config.decoder_blocks[0] * config.patch + config.decoder_blocks[1] * stride) // stride)
+        self.halo = -(-config.decoder_reach // stride)
         self.bounds = grid.bounds.over(config.hyper_stride).times(config.hyper_stride // stride)
         near = region.over(stride).grown(self.halo, self.bounds)
         self.tiles = tuple(grid.touching(near.times(stride).within(grid.bounds)))
@@ -140,9 +137,9 @@ def to_pixels(x: Tensor, channels: int, levels: tuple[int, int]) -> np.ndarray:
 class Decoder:
     """Of one model on one device."""
 
-    def __init__(self, vae: VAE, coder: TileCoder, device: torch.device, *, bfloat16: bool, batch_pixels: int) -> None:
-        self.vae, self.coder, self.device = vae, coder, device
-        self.config, self.bfloat16, self.batch_pixels = vae.config, bfloat16, batch_pixels
+    def __init__(self, network: Network, coder: TileCoder, device: torch.device, *, batch_pixels: int) -> None:
+        self.network, self.coder, self.device = network, coder, device
+        self.config, self.batch_pixels = network.config, batch_pixels
 
     def prepare(self, contents: Contents, region: Rect, levels: tuple[int, int], alpha: np.ndarray | None) -> Decoding:
         """alpha: (h, w) of the region. Raises Corrupt if the tiles do not fit the model."""
@@ -206,7 +203,7 @@ class Decoder:
     def _paint(self, group: Sequence[tuple[Decoding, Rect, Rect]]) -> None:
         latents = torch.stack([job.canvas.cut(window) for job, _, window in group]).contiguous(memory_format=torch.channels_last)
         quality = (torch.tensor([job.header.quality for job, _, _ in group]) / 100).to(self.device)
-        x = quantiser.to_images(self.vae, latents, quality, bfloat16=self.bfloat16)
+        x = self.network.to_images(latents, quality)
         for row, (job, cell, window) in enumerate(group):
             job.paint(cell, x[row][(..., *cell.moved(window.times(self.config.latent_stride)).slices)])
 
@@ -235,7 +232,7 @@ class Decoder:
                     step()
                 except FormatError as error:
                     # Without the traceback, which would keep the arrays of every tile that failed.
-                    failures[row] = type(error)(*error.args)
+                    failures[row] = self._other_machine(tiles[row][0]) if self.network.host else type(error)(*error.args)
 
         for row, ((job, number), area) in enumerate(zip(tiles, areas, strict=True)):
             payload = job.contents.payloads[number]
@@ -247,7 +244,7 @@ class Decoder:
 
             attempt(row, start)
 
-        def decode_pass(index: Tensor, number: int) -> None:
+        def read(number: int, index: Tensor) -> Tensor:
             tables = index.contiguous().cpu().numpy()
             for row in range(len(tiles)):
 
@@ -256,17 +253,30 @@ class Decoder:
                     residuals[row] = readers[row].residuals
 
                 attempt(row, step)
+            return self._to_device(residuals)
 
-        with torch.inference_mode(), autocast(self.device, bfloat16=self.bfloat16):
-            first = quantiser.first_pass(self.vae, self._to_device(z))
-            decode_pass(first.index, 0)
-            second = quantiser.second_pass(self.vae, first, self._to_device(residuals))
-            decode_pass(second.index, 1)
-            latents = second.mean + self._to_device(residuals)
+        latents = self.network.latents(self._to_device(z), read)
         for row, (job, number) in enumerate(tiles):
             crc = job.contents.front.entries[number].symbols_crc
             attempt(row, lambda row=row, crc=crc: readers[row].finish(crc))  # type: ignore[misc]
         return latents, failures
+
+    def check(self, contents: Contents) -> None:
+        """Raises FormatError if a tile of a file does not decode to the symbols that were encoded. No pixel is painted."""
+        grid = contents.header.grid
+        job = self.prepare(contents, grid.bounds, (0, 255), None)
+        for number in range(len(grid)):
+            for error in self._decode_tiles([(job, number)])[1].values():
+                raise error
+
+    def _other_machine(self, job: Decoding) -> Desync:
+        """Why a tile does not decode whose payload is as it was written, if its tables are chosen in floats."""
+        there = host_in(job.contents.front.boxes) or "an unknown machine"
+        return Desync(
+            f"{self.config.name} chooses other probability tables here ({self.network.host}) than where the file was written "
+            f"({there}): a network in floats chooses them, and floats differ between machines; decode it on one like that, with "
+            "the same version of torch"
+        )
 
     def _to_device(self, symbols: np.ndarray) -> Tensor:
         return torch.from_numpy(symbols).to(self.device).float().contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,6 @@
 """From pixels to the whole numbers of each tile.
 
-    pixels --windows, with a margin around each tile--> quantiser.analyse --> means_at(quality) --> symbols_of --> TileSymbols
-
-With an effort, a Refiner works on the means.
+    pixels --windows, with a margin around each tile--> network.analyse --> network.symbols_at(quality) --> TileSymbols
 
 The margin shows the network what lies around a tile; only the tile's own latents are kept.
 """
@@ -10,25 +8,23 @@ The margin shows the network what lies around a tile; only the tile's own latent
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..images.picture import Picture
-from ..model import quantiser
 from ..model.memory import give_back
 from ..model.quantiser import Crop, Means
-from ..model.vae import VAE, Analysis
 from .batches import batches_of, shape_limit
 from .boxes import boxes_of, levels_of
 from .container import overhead
 from .decoder import to_pixels
+from .network import Network
 from .rate import Rate, Values, search
-from .refinement import Refiner
 from .symbols import TileCoder, TileSymbols
 from .tiles import Rect, TileGrid, grid_of
 
@@ -67,20 +63,12 @@ class _Window:
 
 
 class Encoder:
-    """Of one model on one device. original: the network as it was loaded."""
+    """Of one model on one device."""
 
-    def __init__(
-        self, vae: VAE, original: VAE, coder: TileCoder, device: torch.device, *, bfloat16: bool, batch_pixels: int
-    ) -> None:
-        self.vae, self.original, self.coder, self.device = vae, original, coder, device
-        self.config, self.bfloat16, self.batch_pixels = vae.config, bfloat16, batch_pixels
-        outer, inner = self.config.encoder_blocks
-        seen = outer * self.config.patch + inner * self.config.latent_stride
-        self.margin = math.ceil(seen / self.config.hyper_stride) * self.config.hyper_stride
-
-    @cached_property
-    def _refiner(self) -> Refiner:
-        return Refiner(self.original, self.device, bfloat16=self.bfloat16)
+    def __init__(self, network: Network, coder: TileCoder, device: torch.device, *, batch_pixels: int) -> None:
+        self.network, self.coder, self.device = network, coder, device
+        self.config, self.batch_pixels = network.config, batch_pixels
+        self.margin = math.ceil(self.config.encoder_reach / self.config.hyper_stride) * self.config.hyper_stride
 
     def prepare(self, picture: Picture, rate: Rate, tile_size: int, *, preview: bool, errors: bool, effort: int) -> Encoding:
         grid = grid_of(picture.width, picture.height, tile_size, self.config.hyper_stride)
@@ -92,14 +80,14 @@ class Encoder:
         """Fill in qualities and symbols of pictures that go together: see `Codec.plan_key`."""
         batches = self._batches(encodings, batch_size)
         pixels = sum(self._pixels(batch) for batch in batches)
-        analyses: list[Analysis | None] = [None] * len(batches)
+        analyses: list[Any] = [None] * len(batches)
         searching = any(encoding.rate.kind != "quality" for encoding in encodings)
 
         def run(qualities: Values) -> None:
             for encoding, quality in zip(encodings, qualities, strict=True):
                 encoding.quality, encoding.symbols, encoding.lost = float(quality), [], False
             for place, batch in enumerate(batches):
-                analysis = analyses[place] or self._analyse(batch)
+                analysis = self._analyse(batch) if analyses[place] is None else analyses[place]
                 if searching and pixels <= KEPT_PIXELS:
                     analyses[place] = analysis
                 tiles, latents = self._run(batch, analysis)
@@ -142,8 +130,8 @@ class Encoder:
     def _pixels(self, batch: Sequence[_Window]) -> int:
         return len(batch) * math.prod(batch[0].shape) * self.config.hyper_stride**2
 
-    def _analyse(self, batch: Sequence[_Window]) -> Analysis:
-        return quantiser.analyse(self.vae, self._to_unit_range([(w.encoding, w.seen) for w in batch]), bfloat16=self.bfloat16)
+    def _analyse(self, batch: Sequence[_Window]) -> Any:
+        return self.network.analyse(self._to_unit_range([(w.encoding, w.seen) for w in batch]))
 
     def _to_unit_range(self, parts: Sequence[tuple[Encoding, Rect]]) -> Tensor:
         """(B, model's channels, h, w) float32 in 0..1 on the device, grown to whole strides by repeating the last pixels."""
@@ -166,13 +154,12 @@ class Encoder:
             batch.div_(255)  # in place: fresh memory costs more than the arithmetic
         return batch.permute(0, 3, 1, 2)
 
-    def _run(self, batch: Sequence[_Window], analysis: Analysis) -> tuple[list[TileSymbols], Tensor]:
+    def _run(self, batch: Sequence[_Window], analysis: Any) -> tuple[list[TileSymbols], Tensor]:
         """The symbols, which go into their encodings too, and the latents that a decoder will know, (B, M, h, w)."""
         heights, widths = (torch.tensor([getattr(w.tile, side) for w in batch]) for side in ("height", "width"))
         quality = (torch.tensor([w.encoding.quality for w in batch]) / 100).to(self.device)
-        means = quantiser.means_at(self.vae, analysis, quality, bfloat16=self.bfloat16)
-        means = self._refine(batch, means).within(batch[0].crop, self.config)
-        symbols = quantiser.symbols_of(self.vae, means, heights, widths, bfloat16=self.bfloat16)
+        improve = self._improve(batch) if any(w.encoding.effort for w in batch) else None
+        symbols = self.network.symbols_at(analysis, quality, heights, widths, batch[0].crop, improve=improve)
         z, residuals = (x.to(torch.int16).contiguous().cpu().numpy() for x in (symbols.z, symbols.residuals))
         index, strained = symbols.index.contiguous().cpu().numpy(), symbols.strained.tolist()
         tiles = [
@@ -183,19 +170,23 @@ class Encoder:
             if strained[row]:
                 latents, one = symbols.latents[row : row + 1], quality[row : row + 1]
                 image = self._to_unit_range([(w.encoding, w.tile)])[..., : w.tile.height, : w.tile.width]
-                w.encoding.lost |= quantiser.is_lost(self.vae, image, latents, one, bfloat16=self.bfloat16)
+                w.encoding.lost |= self.network.is_lost(image, latents, one)
         return tiles, symbols.latents
 
-    def _refine(self, batch: Sequence[_Window], means: Means) -> Means:
-        """One window at a time, so that nothing depends on what else is in the batch."""
-        rows = []
-        for row, w in enumerate(batch):
-            y, z = means.y[row : row + 1], means.z[row : row + 1]
-            if w.encoding.effort and not means.strained[row]:
-                pixels, quality = self._to_unit_range([(w.encoding, w.seen)]), w.encoding.quality / 100
-                y = self._refiner.refine(pixels, y, z, quality, w.seen.height, w.seen.width, w.encoding.effort)
-            rows.append(y)
-        return replace(means, y=torch.cat(rows)) if any(w.encoding.effort for w in batch) else means
+    def _improve(self, batch: Sequence[_Window]) -> Callable[[Means], Means]:
+        """What works on the means of a batch, one window at a time, so that nothing depends on what else is in it."""
+
+        def improve(means: Means) -> Means:
+            rows = []
+            for row, w in enumerate(batch):
+                y, z = means.y[row : row + 1], means.z[row : row + 1]
+                if w.encoding.effort and not means.strained[row]:
+                    pixels, quality = self._to_unit_range([(w.encoding, w.seen)]), w.encoding.quality / 100
+                    y = self.network.refiner.refine(pixels, y, z, quality, w.seen.height, w.seen.width, w.encoding.effort)
+                rows.append(y)
+            return replace(means, y=torch.cat(rows))
+
+        return improve
 
     def _measure(self, batch: Sequence[_Window], tiles: Sequence[TileSymbols], latents: Tensor) -> None:
         """Add to what the encodings have reached: bytes, or squared errors, of these tiles."""
@@ -208,7 +199,7 @@ class Encoder:
     def _squared_error(self, window: _Window, latents: Tensor) -> float:
         """Of a tile, decoded without its neighbours: a seam is nothing beside the error of a whole tile."""
         quality = torch.tensor([window.encoding.quality / 100], device=self.device)
-        x = quantiser.to_images(self.vae, latents[None], quality, bfloat16=self.bfloat16)[0]
+        x = self.network.to_images(latents[None], quality)[0]
         original = window.encoding.picture.colour[window.tile.slices]
         restored = to_pixels(x[:, : window.tile.height, : window.tile.width], original.shape[2], window.encoding.levels)
         return float(((restored.astype(np.float64) - original) ** 2).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,15 @@ Values = NDArray[np.float64]
 @dataclass(frozen=True)
 class Rate:
     """kind "quality": 0 (smallest) to 100 (best). "bpp": bits per pixel, "size": bytes, both of the whole file, never
-    exceeded where they can be reached. "psnr": dB over the colours, at least.
+    exceeded where they can be reached. "psnr": dB over the colours, at least. chosen: whether somebody asked for it: a model
+    of one rate takes no other.
 
     Raises UsageError on another kind, and on a value that is out of range.
     """
 
     kind: str = "quality"
     value: float = 60.0
+    chosen: bool = field(default=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -62,6 +64,9 @@ class Rate:
             return f"more than the target of {self.value:g} dB: already quality {quality:g} gives {value:,.5g} dB"
         reached = value * 8 / pixels if self.kind == "bpp" else value
         return f"the target of {self.value:g} {self.unit} is out of reach: quality {quality:g} gives {reached:,.5g} {self.unit}"
+
+
+USUAL_RATE = Rate(chosen=False)
 
 
 @dataclass
@@ -148,3 +153,24 @@ def search(rates: Sequence[Rate], pixels: Sequence[int], evaluate: Callable[[Val
         if not any(unfinished):
             break
     return np.array([state.best() for state in states])
+
+
+def rates_of(quality: float | Sequence[float] | None, count: int) -> list[Rate]:
+    """One for each of `count` images; the usual one without a quality. Raises UsageError on another number of them."""
+    if quality is None:
+        return [USUAL_RATE] * count
+    return [Rate("quality", value) for value in _one_each(quality, count)]
+
+
+def _one_each(quality: float | Sequence[float], count: int) -> list[float]:
+    values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
+    if len(values) != count:
+        raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
+    return [round_quality(value) if math.isfinite(value) else value for value in values]
+
+
+def only_rate(rates: Sequence[Rate], name: str) -> Rate:
+    """Of the model `name`, which has but one. Raises UsageError if somebody asked for another."""
+    if any(rate.chosen for rate in rates):
+        raise UsageError(f"the model {name} has one rate, that which it was trained for: leave out the quality and targets")
+    return Rate("quality", 0.0)  # what its files say, for nothing

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Desync
-from ..model.config import ModelConfig
 from ..model.quantiser import coded_places
 from ..model.tables import ProbabilityTables
 from .entropy import CoderModels, SymbolDecoder, SymbolEncoder
+from .network import Shape
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class TileSymbols:
-    """z (Z, h/4, w/4) and residuals (M, h, w), int16; index (M, h, w), uint8: the table of each residual.
+    """z (Z, h/4, w/4) and residuals (M, h, w), int16; index (M, h, w), unsigned: the table of each residual.
 
     number: of the tile in its image. height, width: its pixels that belong to the image.
     """
@@ -45,7 +45,7 @@ class TileSymbols:
 class TileCoder:
     """Payloads of one model."""
 
-    def __init__(self, config: ModelConfig, tables: ProbabilityTables) -> None:
+    def __init__(self, config: Shape, tables: ProbabilityTables) -> None:
         self.config = config
         self.models = CoderModels(tables)
 
@@ -55,9 +55,10 @@ class TileCoder:
         rows, columns = -(-height // self.config.hyper_stride), -(-width // self.config.hyper_stride)
         return (self.config.hyper_channels, rows, columns), (self.config.latent_channels, rows * per_side, columns * per_side)
 
-    def places(self, shape: Sequence[int], height: int, width: int) -> tuple[Array, Array]:
-        """Where the residuals stand that the first and the second pass code, in a flattened (M, h, w) array."""
-        return _places(self.config.latent_stride, tuple(shape), height, width)
+    def places(self, shape: Sequence[int], height: int, width: int) -> tuple[Array, ...]:
+        """Where the residuals stand that each pass codes, in a flattened (M, h, w) array."""
+        config = self.config
+        return _places(config.latent_stride, tuple(shape), height, width, config.passes, config.coded_margin)
 
     def encode(self, tile: TileSymbols) -> bytes:
         encoder = SymbolEncoder()
@@ -99,9 +100,9 @@ class TileReader:
 
 
 @lru_cache(maxsize=8)
-def _places(latent_stride: int, shape: tuple[int, ...], height: int, width: int) -> tuple[Array, Array]:
-    first, second = coded_places(latent_stride, shape, height, width)
-    return tuple(np.flatnonzero(places.numpy()) for places in (first, second))  # type: ignore[return-value]
+def _places(latent_stride: int, shape: tuple[int, ...], height: int, width: int, passes: int, margin: int) -> tuple[Array, ...]:
+    found = coded_places(latent_stride, shape, height, width, passes=passes, margin=margin)
+    return tuple(np.flatnonzero(places.numpy()) for places in found)
 
 
 @lru_cache(maxsize=8)

@@ -158,18 +158,22 @@ def evaluate(
     peers: Sequence[Peer] = (),
     anchors: Anchors | None = None,
     *,
-    qualities: Sequence[float] = QUALITIES,
+    qualities: Sequence[float] | None = QUALITIES,
     effort: int = 0,
     progress: ReportProgress | None = None,
 ) -> Evaluation:
     """Measure `codec` at each of `qualities`, and every peer at each of its settings, on the images below `folder`.
 
     Gray images are measured as RGB, by every codec. An image that cannot be read, or that one of the codecs cannot hold,
-    is left out for all of them. `progress` is called with the images done, their total and the last one's name.
+    is left out for all of them. `qualities` is None for a codec of one rate, whose setting is called 0. `progress` is called
+    with the images done, their total and the last one's name.
     Raises UsageError if no image is left; a file that does not decode is an error of its codec and ends the run.
     """
     paths = list_images(folder)
-    codecs: list[Peer] = [VaetoolsPeer(codec, tuple(qualities), effort=effort), *peers]
+    own_peer = (
+        VaetoolsPeer(codec, (0.0,), one_rate=True) if qualities is None else VaetoolsPeer(codec, tuple(qualities), effort=effort)
+    )
+    codecs: list[Peer] = [own_peer, *peers]
     rows: list[Row] = []
     left_out: list[LeftOut] = []
     for done, path in enumerate(paths, 1):

@@ -74,18 +74,22 @@ class ImageCodec(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def compress(self, images: Sequence[torch.Tensor], quality: float = ..., *, effort: int = ...) -> list[bytes]: ...
+    def compress(self, images: Sequence[torch.Tensor], quality: float | None = ..., *, effort: int = ...) -> list[bytes]: ...
     def decompress(self, files: Sequence[bytes]) -> list[torch.Tensor]: ...
 
 
 @dataclass(frozen=True)
 class VaetoolsPeer:
-    """One image at a time, like the others: folder jobs, which batch, are faster."""
+    """One image at a time, like the others: folder jobs, which batch, are faster.
+
+    one_rate: the codec takes no quality; its one setting is then a name for that.
+    """
 
     codec: ImageCodec
     settings: tuple[float, ...] = QUALITIES
     name: str = "vaetools"
     effort: int = 0
+    one_rate: bool = False
 
     @property
     def how(self) -> str:
@@ -93,7 +97,8 @@ class VaetoolsPeer:
 
     def encode(self, rgb: np.ndarray, setting: float) -> bytes:
         try:
-            return self.codec.compress([to_tensor(rgb)], quality=setting, effort=self.effort)[0]
+            quality = None if self.one_rate else setting
+            return self.codec.compress([to_tensor(rgb)], quality=quality, effort=self.effort)[0]
         except UsageError as error:
             raise ImageError(str(error)) from None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..codec.container import HEADER_ROOM, VERSION, Limits, read_header
-from ..codec.rate import Rate
+from ..codec.rate import USUAL_RATE, Rate
 from ..errors import UsageError, VaetoolsError
 from ..files import read_from_disk, write_new
 from ..images.folder import SUFFIXES
@@ -63,7 +63,7 @@ def compress_folder(
     source: Source | str,
     target: Folder | str,
     codec: Codec,
-    rate: Rate = Rate(),
+    rate: Rate = USUAL_RATE,
     *,
     batch_size: int = BATCH_SIZE,
     tile_size: int = TILE_SIZE,
@@ -110,7 +110,7 @@ def compress_tasks(source: Source, target: Folder, selection: Selection, outcome
 
 def compress_job(
     codec: Codec,
-    rate: Rate = Rate(),
+    rate: Rate = USUAL_RATE,
     *,
     batch_size: int = BATCH_SIZE,
     tile_size: int = TILE_SIZE,
@@ -135,10 +135,12 @@ def compress_job(
         results: list[_Compressed | VaetoolsError] = []
         for task, picture, one in zip(tasks, pictures, coded, strict=True):
             # The entropy coder runs here, and not in yet another thread: it would only take Python's lock from the network.
-            data, measured = one.to_bytes() if task.todo else b"", is_measured(picture)
+            data, measured = b"", is_measured(picture)
             found: Fidelity | None = None
             reached: float | None = None
             try:
+                if task.todo:
+                    data = one.to_bytes()
                 if task.todo and errors and measured:
                     data, found = codec.with_errors(data, picture)
                 elif task.todo and verify and measured:
@@ -262,7 +264,7 @@ class Forecast:
 def foresee_compression(
     source: Source | str,
     target: Folder | str,
-    rate: Rate = Rate(),
+    rate: Rate = USUAL_RATE,
     *,
     tile_size: int = TILE_SIZE,
     preview: bool = False,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..codec.container import Limits
-from ..codec.rate import Rate
+from ..codec.rate import USUAL_RATE, Rate
 from ..images.folder import SUFFIXES
 from ..storage.place import Source
 from .engine import load_codec
@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # a spec is made without torch
     from ..codec.codec import Codec
     from ..model.threads import Lanes
 
-USUAL_LIMITS, EVERYTHING, USUAL_RATE = Limits(), Selection(), Rate()
+USUAL_LIMITS, EVERYTHING = Limits(), Selection()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,26 @@ class ModelConfig:
         return 8 * self.patch
 
     @property
+    def encoder_reach(self) -> int:
+        """Pixels a side that the encoder sees around those that a latent stands for."""
+        return self.encoder_blocks[0] * self.patch + self.encoder_blocks[1] * self.latent_stride
+
+    @property
+    def decoder_reach(self) -> int:
+        """Pixels a side that the decoder sees around one that it paints."""
+        return self.decoder_blocks[0] * self.patch + self.decoder_blocks[1] * self.latent_stride
+
+    @property
+    def passes(self) -> int:
+        """In so many passes the residuals of y are coded."""
+        return 2
+
+    @property
+    def coded_margin(self) -> int:
+        """Latents a side beyond those that cover a pixel that are coded, too."""
+        return 0
+
+    @property
     def is_codec(self) -> bool:
         """Whether a codec can use the network: it rounds, and gives back what it sees."""
         return self.posterior == "uniform" and self.noise is None

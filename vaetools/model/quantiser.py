@@ -103,20 +103,24 @@ def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
     return SecondPass(mean, torch.where(first.mask > 0, first.index, refined))
 
 
-def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widths: Tensor) -> Tensor:
+def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widths: Tensor, margin: int = 0) -> Tensor:
     """Boolean (B, 1, h, w): whether a latent covers a pixel of the image, or only padding.
 
-    shape: (..., h, w) of the latents; heights, widths: (B,) of the images, in pixels.
+    shape: (..., h, w) of the latents; heights, widths: (B,) of the images, in pixels. margin: so many latents more on each side.
     """
-    rows = torch.arange(shape[-2], device=heights.device) * latent_stride < heights[:, None]
-    columns = torch.arange(shape[-1], device=widths.device) * latent_stride < widths[:, None]
+    rows = (torch.arange(shape[-2], device=heights.device) - margin) * latent_stride < heights[:, None]
+    columns = (torch.arange(shape[-1], device=widths.device) - margin) * latent_stride < widths[:, None]
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def coded_places(latent_stride: int, shape: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Boolean (M, h, w) maps of the latents that the first and the second pass code of one image, on the CPU."""
+def coded_places(
+    latent_stride: int, shape: Sequence[int], height: int, width: int, *, passes: int = 2, margin: int = 0
+) -> tuple[Tensor, ...]:
+    """Boolean (M, h, w) maps of the latents that each of one or two passes codes of one image, on the CPU."""
+    region = coded_region(latent_stride, shape, torch.tensor([height]), torch.tensor([width]), margin)[0]
+    if passes == 1:
+        return (region.expand(*shape),)
     first = first_pass_mask(torch.empty(1, *shape, dtype=torch.bool))[0]
-    region = coded_region(latent_stride, shape, torch.tensor([height]), torch.tensor([width]))[0]
     return first & region, ~first & region
 
 
@@ -200,8 +204,13 @@ def is_lost(vae: VAE, image: Tensor, latents: Tensor, quality: Tensor, *, bfloat
 
     image: (1, C, H, W) in 0..1, not padded; latents: (1, M, h, w), what it decodes from; quality (1,).
     """
+    return is_spoilt(image, to_images(vae, latents, quality, bfloat16=bfloat16))
+
+
+def is_spoilt(image: Tensor, restored: Tensor) -> bool:
+    """What `is_lost` asks, of an image (1, C, H, W) in 0..1 and what came of it: not clipped, with its padding."""
     height, width = image.shape[-2:]
-    restored = to_images(vae, latents, quality, bfloat16=bfloat16).clamp(0, 1)[..., :height, :width]
+    restored = restored.clamp(0, 1)[..., :height, :width]
     blocks = nn.AvgPool2d((min(LOST_BLOCK, height), min(LOST_BLOCK, width)), ceil_mode=True)  # the last ones may be smaller
     error = blocks((restored - image) ** 2)
     variance = blocks(image**2) - blocks(image) ** 2

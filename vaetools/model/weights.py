@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ SEARCH_VARIABLE = "VAETOOLS_MODELS"
 HASH_BYTES = 8  # of the SHA-256, in a file's header and in the weights' name
 HASH_IN_NAME = re.compile(rf"-([0-9a-f]{{{2 * HASH_BYTES}}})\.safetensors$")
 INTEGER_PREFIX, TABLE_PREFIX = "scales.", "tables."
+OWN_KEY, FOREIGN_KEY = "config", "compressai"  # of the metadata: whose config it is
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,14 @@ def save_weights(vae: VAE, tables: ProbabilityTables | None, folder: Path) -> Pa
     tensors = {name: _to_storage(name, value) for name, value in vae.state_dict().items()}
     if tables is not None:
         tensors[TABLE_PREFIX + "y"], tensors[TABLE_PREFIX + "z"] = torch.from_numpy(tables.y), torch.from_numpy(tables.z)
-    content = save(tensors, metadata={"config": vae.config.to_json()})
-    stem = f"{vae.config.name}-{hashlib.sha256(content).hexdigest()[: 2 * HASH_BYTES]}"
-    for suffix, data in ((".json", vae.config.to_json().encode()), (".safetensors", content)):
+    return write_weights(tensors, OWN_KEY, vae.config.name, vae.config.to_json(), folder)
+
+
+def write_weights(tensors: Mapping[str, Tensor], key: str, name: str, config: str, folder: Path) -> Path:
+    """The two files of any kind of model, whose config goes into the metadata under `key`."""
+    content = save(dict(tensors), metadata={key: config})
+    stem = f"{name}-{hashlib.sha256(content).hexdigest()[: 2 * HASH_BYTES]}"
+    for suffix, data in ((".json", config.encode()), (".safetensors", content)):
         replace_bytes(folder / (stem + suffix), data)
     return folder / f"{stem}.safetensors"
 
@@ -72,15 +79,25 @@ def _from_storage(name: str, value: Tensor) -> Tensor:
     return value.float()
 
 
-def load_weights(path: Path) -> LoadedModel:
-    """In eval mode, float32. Raises ModelError if the file is missing, damaged or of an unknown kind.
+@dataclass(frozen=True)
+class WeightsFile:
+    """One that is whole. metadata: in one of its keys, OWN_KEY or FOREIGN_KEY, the config."""
+
+    path: Path
+    hash: bytes
+    metadata: Mapping[str, str]
+    tensors: dict[str, Tensor]
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """Of any kind of model. Raises ModelError if the file is missing or damaged.
 
     A name that ends in a hash, as `save_weights` gives, must be that of the content.
     """
     try:
         content_hash = hashlib.sha256(path.read_bytes()).digest()[:HASH_BYTES]
         with safe_open(path, framework="pt") as file:
-            config = (file.metadata() or {}).get("config")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -89,6 +106,21 @@ def load_weights(path: Path) -> LoadedModel:
     named = HASH_IN_NAME.search(path.name)
     if named and named[1] != content_hash.hex():
         raise ModelError(f"{path}: damaged (its content has the hash {content_hash.hex()}); copy it again")
+    return WeightsFile(path, content_hash, metadata, tensors)
+
+
+def load_weights(path: Path, file: WeightsFile | None = None) -> LoadedModel:
+    """In eval mode, float32. Raises ModelError if the file is missing, damaged or of an unknown kind.
+
+    file: what `read_weights` gave for the path, if it was read already.
+    """
+    file = file or read_weights(path)
+    config, tensors = file.metadata.get(OWN_KEY), file.tensors
+    if FOREIGN_KEY in file.metadata:
+        raise ModelError(
+            f"{path}: a model imported from CompressAI, which compresses and restores images and does nothing else: this needs a "
+            "model of vaetools, such as `photo` or one of `vaetools train`"
+        )
     if config is None:
         raise ModelError(f"{path}: no vaetools weights (it holds no config)")
     with torch.device("meta"):  # takes no memory until the tensors are known to fit
@@ -100,7 +132,7 @@ def load_weights(path: Path) -> LoadedModel:
         raise ModelError(f"{path}: the weights do not fit their config ({' '.join(str(error).split())[:200]})") from None
     if not all(bool(parameter.isfinite().all()) for parameter in vae.parameters()):
         raise ModelError(f"{path}: some of its weights are not finite numbers")
-    return LoadedModel(vae, tables, content_hash, path)
+    return LoadedModel(vae, tables, file.hash, path)
 
 
 def _take_tables(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> ProbabilityTables | None:

@@ -12,8 +12,9 @@ from ..codec.container import Contents
 from ..codec.symbols import TileCoder, TileSymbols, channels_of
 from ..codec.tiles import Rect
 from ..errors import ModelMissing
+from ..foreign.weights import ForeignModel, load_model
 from ..latents.reader import SymbolReader
-from ..model.weights import LoadedModel, find_by_hash, load_weights
+from ..model.weights import LoadedModel, find_by_hash
 
 COLOURS = "magma"  # of matplotlib: dark is few bits, light is many, also in gray
 STEPS = 32  # of the colours: few enough for a small PNG, more than are told apart
@@ -22,13 +23,13 @@ STEPS = 32  # of the colours: few enough for a small PNG, more than are told apa
 class BitCounter:
     """Maps of bits per pixel, of files of any installed model. No pixel is decoded for them."""
 
-    def __init__(self, model: LoadedModel) -> None:
-        self._readers = {model.hash: SymbolReader(model)}
+    def __init__(self, model: LoadedModel | ForeignModel) -> None:
+        self._readers = {model.hash: _reader_of(model)}
 
     def bits(self, contents: Contents) -> tuple[np.ndarray, int] | None:
         """(ceil(H / stride), ceil(W / stride)) float32, bits per pixel at each latent, and the stride in pixels.
 
-        None for a file without latents.
+        None for a file without latents, and of a model from elsewhere.
         The bits of a position are those of its residuals in all channels, and its share of those of the hyper-latents above it.
         Of padding, only the positions that cover pixels are kept. Raises FormatError.
         """
@@ -36,6 +37,8 @@ class BitCounter:
         if header.lossless:
             return None
         reader = self._reader(header.model_hash)
+        if reader is None:
+            return None
         stride, grid = reader.config.latent_stride, header.grid
         result = np.zeros((-(-header.height // stride), -(-header.width // stride)), np.float32)
         for number, (payload, entry) in enumerate(zip(contents.payloads, contents.front.entries, strict=True)):
@@ -47,13 +50,17 @@ class BitCounter:
             result[area.slices] = tile_bits(reader.coder, symbols)[: area.height, : area.width]
         return result / stride**2, stride
 
-    def _reader(self, model_hash: bytes) -> SymbolReader:
+    def _reader(self, model_hash: bytes) -> SymbolReader | None:
         if model_hash not in self._readers:
             path = find_by_hash(model_hash)
             if path is None:
                 raise ModelMissing(f"it was written with the model {model_hash.hex()}, which is not installed")
-            self._readers[model_hash] = SymbolReader(load_weights(path))
+            self._readers[model_hash] = _reader_of(load_model(path))
         return self._readers[model_hash]
+
+
+def _reader_of(model: LoadedModel | ForeignModel) -> SymbolReader | None:
+    return None if isinstance(model, ForeignModel) else SymbolReader(model)
 
 
 def tile_bits(coder: TileCoder, tile: TileSymbols) -> np.ndarray:
