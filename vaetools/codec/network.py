@@ -93,8 +93,8 @@ class Network(Protocol):
         *,
         improve: Callable[[Means], Means] | None = None,
     ) -> Symbols:
-        """heights, widths (B,): of what `crop` leaves of the images, before padding. improve: called before the crop, and only where
-        there is a refiner."""
+        """heights, widths (B,): of what `crop` leaves of the images, before padding. improve: called before the crop, where there
+        is a refiner."""
         ...
 
     def latents(self, z: Tensor, read: ReadPass) -> Tensor:
