@@ -307,6 +307,8 @@ def test_eval_measures_the_one_rate(photo_folder: Path, weights: dict[str, Path]
     assert {row["setting"] for row in json.loads((tmp_path / "result.json").read_text())["rows"]} == {0}
     refused = run("eval", photo_folder, *options, "--qualities", "20")
     assert (refused.exit_code, "has one rate" in refused.stderr) == (2, True)
+    refused = run("eval", photo_folder, *options, "--effort", 1)
+    assert (refused.exit_code, "takes no effort" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("load", [Augmenter.load, Denoiser.load, Embedder.load, SymbolReader.load])

@@ -87,7 +87,14 @@ def test_a_target_is_still_kept(codec: Codec, photograph: Tensor) -> None:
     assert 1176 <= len(data) <= 1200
 
 
-@pytest.mark.parametrize("effort", [-1, 11, 1.5])
+def test_in_inference_mode(photograph: Tensor) -> None:
+    fresh, image = Codec.load("photo", "cpu"), photograph[:, :32, :32]  # what works on the latents is made when it is asked for
+    with torch.inference_mode():
+        inside = fresh.compress([image], effort=1)
+    assert inside == fresh.compress([image], effort=1)
+
+
+@pytest.mark.parametrize("effort", [-1, 11, 1.5, 1.0])
 def test_other_efforts_are_refused(codec: Codec, photograph: Tensor, effort: int) -> None:
     with pytest.raises(UsageError, match="effort must be a whole number from 0 to 10"):
         codec.compress([photograph], effort=effort)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -102,6 +106,20 @@ def test_inputs_are_left_alone() -> None:
     with torch.inference_mode():
         net(x)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copied", "pickled"])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_copies_answer_alike(vae: VAE, images: torch.Tensor, again: Callable[[VAE], VAE], bfloat16: bool) -> None:
+    net = quantiser.prepare_for_inference(vae, CPU, bfloat16=bfloat16)
+    expected, found = (symbols(each, images, bfloat16=bfloat16) for each in (net, again(net)))
+    assert torch.equal(found.latents, expected.latents)
+
+
+def test_random_numbers_are_left_alone() -> None:
+    before = torch.random.get_rng_state()
+    packed.can_pack.__wrapped__()
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_operators_that_compute_something_else_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

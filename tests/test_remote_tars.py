@@ -39,6 +39,11 @@ def test_tars_in_a_store_are_read_as_those_of_a_folder(stored: Path, tmp_path: P
     assert tree(tmp_path / "a-tars") == tree(tmp_path / "b-tars")
 
 
+def test_a_star_in_a_url_is_told_to_be_no_pattern(stored: Path) -> None:
+    with pytest.raises(UsageError, match="only braces make a pattern"):
+        parse_source("memory://tars/photos-*.tar")
+
+
 def test_tars_are_not_written_to_a_store(stored: Path) -> None:
     spec = CompressSpec(source=parse_source(str(stored)), target=parse_folder("memory://out"))
     with pytest.raises(UsageError, match="tars are written to folders of this machine"):

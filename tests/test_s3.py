@@ -17,12 +17,15 @@ from click.testing import CliRunner
 
 from vaetools.cli import main
 from vaetools.folder.manifest import MANIFEST
+from vaetools.folder.remote import RemoteTarget
+from vaetools.storage.url import Url
 
 from .conftest import photograph
 from .engine_folders import tree
 
 s3fs = pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
+ClientError = pytest.importorskip("botocore.exceptions").ClientError
 
 PARTS = f"{MANIFEST.removesuffix('.jsonl')}.parts"
 
@@ -141,6 +144,16 @@ def test_workers_open_the_store_themselves(s3: s3fs.S3FileSystem, album: Path, u
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert stored(s3, "bucket/workers") == tree(undisturbed)
+
+
+def test_names_that_a_store_cannot_have_fail_alone(s3: s3fs.S3FileSystem, tmp_path: Path) -> None:
+    for name in (b"a.png", b"b\xff.png"):
+        photograph("coffee", 40, 40).save(tmp_path / os.fsdecode(name))
+    code, out, _ = run("compress", tmp_path, "-o", "s3://bucket/names", "--json")
+    assert (code, json.loads(out)["done"], len(json.loads(out)["failed"])) == (1, 1, 1)
+    refusal = ClientError({"Error": {"Code": "KeyTooLongError", "Message": "Your key is too long"}}, "PutObject")
+    told = Url("s3://bucket/names")._as_os_error(s3fs.errors.translate_boto_error(refusal))
+    assert not RemoteTarget(Url("s3://bucket/names")).ends_the_job(told)
 
 
 def test_a_bucket_that_is_not_there_is_told(s3: s3fs.S3FileSystem, album: Path) -> None:

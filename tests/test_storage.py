@@ -21,10 +21,12 @@ from vaetools.images.read import probe, read_picture
 from vaetools.storage import head as head_module
 from vaetools.storage import url as url_module
 from vaetools.storage.head import HEAD
-from vaetools.storage.place import parse_source
-from vaetools.storage.url import Url
+from vaetools.storage.place import parse_folder, parse_source, parse_sources
+from vaetools.storage.shards import TarShards
+from vaetools.storage.url import RemoteBlob, Url
 
 from .conftest import photograph
+from .tar_files import make_tar, picture
 
 ROOT = "/store"
 
@@ -49,7 +51,14 @@ def test_a_url_is_a_url_and_a_path_a_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("nothing://a", "is no protocol"), ("gs://bucket", "pip install gcsfs"), ("file://a/b", "three slashes")]
+    ("text", "named"),
+    [
+        ("nothing://a", "is no protocol"),
+        ("gs://bucket", "pip install gcsfs"),
+        ("file://a/b", "three slashes"),
+        ("file:///a/b#1", "%23 for #"),
+        ("file:///a/b?", "%3F for ?"),
+    ],
 )
 def test_what_cannot_be_opened_is_told_before_anything_is_done(text: str, named: str) -> None:
     with pytest.raises(UsageError, match=named):
@@ -79,6 +88,47 @@ def test_passwords_and_tokens_are_not_shown(text: str, shown: str) -> None:
     assert str(place) == shown
     assert "secret" not in repr(place)
     assert "secret" not in str(place._as_os_error(ValueError(f"no answer from {text}")))
+
+
+@pytest.mark.parametrize("text", ["s3://[x/y", "memory://[x/y"])
+def test_what_no_parser_of_urls_takes_is_a_place(text: str) -> None:
+    assert (str(parse_folder(text)), str(parse_source(text))) == (text, text)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["http://me:secret@host/a", "http://me:secret@host/b"],
+        ["https://me:secret@127.0.0.1:1/a.tar.gz"],
+        ["https://me:secret@127.0.0.1:1/a.tar.gz?token=secret"],
+        ["HTTPS://127.0.0.1:1/a?token=secret", "a.tar"],
+    ],
+)
+def test_passwords_of_refused_sources_are_not_shown(texts: list[str]) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_sources(texts)
+    assert "secret" not in str(raised.value)
+
+
+def test_patterns_of_tars_are_shown_without_passwords(memory: MemoryFileSystem) -> None:
+    memory.pipe("/me:secret@host/a-0.tar", b"")
+    assert str(parse_source("memory://me:secret@host/a-{0..0}.tar")) == "memory://me:***@host/a-{0..0}.tar"
+
+
+def test_an_object_is_fetched_in_parts_of_bounded_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the headers of a tar are read, which lie all over it."""
+    asked: list[int] = []
+
+    def read_range(blob: RemoteBlob, start: int, length: int) -> bytes:
+        asked.append(length)
+        return bytes(min(length, 512))
+
+    monkeypatch.setattr(RemoteBlob, "read_range", read_range)
+    with Url("memory://tars").blob("a.tar", 10 << 30).open() as file:
+        for number in range(64):
+            file.seek(number * (160 << 20))
+            file.read(512)
+    assert max(asked) == head_module.LARGEST
 
 
 def test_a_place_can_be_sent_to_another_process(memory: MemoryFileSystem) -> None:
@@ -125,6 +175,11 @@ def test_one_object_is_a_source_too(memory: MemoryFileSystem) -> None:
     memory.pipe_file(f"{ROOT}/a/b.png", b"x")
     ((inside, blob),) = Url("memory://store/a/b.png").list(SUFFIXES).files
     assert (inside, str(blob)) == ("b.png", "memory://store/a/b.png")
+
+
+def test_a_question_mark_is_part_of_the_name_of_one_object(memory: MemoryFileSystem) -> None:
+    memory.pipe_file(f"{ROOT}/a?b.png", b"x")
+    assert listed("memory://store/a?b.png") == ["a?b.png"]
 
 
 @pytest.mark.parametrize(("text", "told"), [("memory://nothing", "nothing is there"), ("memory://store", "no image in it")])
@@ -276,6 +331,14 @@ def website(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield f"http://127.0.0.1:{server.server_port}", folder
         server.shutdown()
         thread.join()
+
+
+def test_a_tar_of_a_web_server_may_have_a_signature(website: tuple[str, Path]) -> None:
+    address, folder = website
+    make_tar(folder / "a.tar", [("0.png", picture(0))])
+    source = parse_source(f"{address}/a.tar?signature=secret")
+    ((inside, member),) = source.list(SUFFIXES).files if isinstance(source, TarShards) else []
+    assert (inside, member.read_bytes(), "secret" in str(member)) == ("0.png", picture(0), False)
 
 
 def test_the_folders_of_a_web_server_are_places(website: tuple[str, Path]) -> None:

@@ -268,10 +268,15 @@ def test_a_folder_with_folders_is_none(tmp_path: Path) -> None:
         (["{}/x*.tar"], "no tar is of this pattern"),
         (["{}/photos-000.tar", "{}"], "only tars can be taken several at once"),
         (["{}/photos-000.tar", "{}/photos-000.tar"], "have one name"),
+        (["{}/photos-000.tar", "{}/photos-000.TAR"], "have one name"),
+        (["{}/photos-000.tar", "{}/.tar"], "no folder can be named like that"),
+        (["{}/photos-000.tar", "{}/...tar"], "no folder can be named like that"),
     ],
 )
 def test_what_is_no_source_is_refused(tmp_path: Path, texts: list[str], reason: str) -> None:
     folder = make_shards(tmp_path, count=2)
+    for name in ("photos-000.TAR", ".tar", "...tar"):
+        (folder / name).write_bytes((folder / "photos-000.tar").read_bytes())
     with pytest.raises(UsageError, match=reason):
         parse_sources([text.format(folder) for text in texts])
 

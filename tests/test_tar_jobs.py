@@ -494,3 +494,38 @@ def test_a_dry_run_tells_what_would_be_in_the_tars(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together_are_refused(shards: Path, tmp_path: Path, options: list[str]) -> None:
     result = vaetools("compress", shards, "-o", tmp_path / "out", *options)
     assert (result.exit_code, (tmp_path / "out").exists()) == (2, False)
+
+
+def test_a_tar_that_was_made_anew_without_a_member_is_good(tmp_path: Path) -> None:
+    target = tmp_path / "small"
+    for count in (2, 1):
+        source = make_tar(tmp_path / "a.tar", samples(range(count)))
+        assert vaetools("compress", source, "-o", target, "--tar", "--on-exists", "overwrite").exit_code == 0
+    result = vaetools("verify", target, "--quick", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["checked"]) == (0, 1)
+
+
+def test_of_two_files_of_one_result_none_is_in_the_tar_twice(tmp_path: Path) -> None:
+    make_tar(tmp_path / "in.tar", [("a.png", picture(0)), ("b.png", picture(1))])
+    assert vaetools("compress", tmp_path / "in.tar", "-o", tmp_path / "files").exit_code == 0
+    data = (tmp_path / "files" / "a.png.vtc").read_bytes()
+    make_tar(tmp_path / "small.tar", [(f"{name}.vtc", data) for name in ("a.jpg", "a.jpg.png", "b.jpg")])
+    assert vaetools("decompress", tmp_path / "small.tar", "-o", tmp_path / "out", "--tar").exit_code == 1
+    with tarfile.open(tmp_path / "out" / "small.tar") as tar:
+        assert tar.getnames() == ["b.jpg.png"]
+
+
+def test_a_division_before_the_last_one_is_another_one(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(4):
+        (source / f"{number}.png").write_bytes(picture(number))
+    compress(source, target, division=Division(2))
+    (target / "shard-000001.tar").rename(tmp_path / "away.tar")
+    compress(source, target, division=Division(4), on_exists="overwrite")
+    with pytest.raises(UsageError, match="holds other samples"):
+        compress(source, target, division=Division(2))
+
+
+def test_a_tar_that_is_not_there_is_not_told_to_be(shards: Path, tmp_path: Path) -> None:
+    assert compress(shards, tmp_path, retry_failed=True).skipped == 0

@@ -53,7 +53,7 @@ QUICK_OR_NOT = pytest.mark.parametrize("options", [(), ("--quick",)], ids=["", "
 @QUICK_OR_NOT
 def test_a_good_folder_is_good(small: Path, options: tuple[str, ...]) -> None:
     result = found(small, *options)
-    assert result == {"checked": 3, "bad": [], "unknown": [], "manifest": True, "psnr": {}}
+    assert result == {"checked": 3, "bad": [], "unknown": [], "manifest": True, "psnr": {}, "others": 0}
     assert run("verify", small, *options).stdout.startswith("3 files checked")
 
 
@@ -195,3 +195,35 @@ def test_an_original_that_changed_since_is_found(album: Path, small: Path) -> No
     with Image.open(album / "flight.png") as image:
         image.point(lambda value: min(255, value + 8)).save(album / "flight.png")
     assert "original has changed since" in bad(small, "--against", album)["flight.png.vtc"]
+
+
+def test_files_beside_the_originals_that_no_archive_has_are_told(album: Path, small: Path) -> None:
+    """Who deletes the folder next would lose them."""
+    (album / "captions.txt").write_text("a cat")
+    done = run("verify", small, "--against", album, "--quick")
+    assert (done.exit_code, done.stderr) == (0, f"not looked at: 1 files of other kinds in {album}: compress leaves them out\n")
+    assert run("verify", small, "--quick").stderr == ""
+
+
+def tars_of(album: Path, target: Path, *options: object) -> Path:
+    assert run("compress", album, "-o", target, "--tar", "--tar-samples", 2, *options).exit_code in (0, 1)
+    return target
+
+
+def test_tars_of_another_division_are_good(album: Path, tmp_path: Path) -> None:
+    small = tars_of(album, tmp_path / "tars")
+    (album / "00.png").write_bytes((album / "coffee.png").read_bytes())
+    assert found(tars_of(album, small, "--on-exists", "overwrite"), "--quick")["checked"] == 4
+
+
+def test_what_was_left_out_of_its_tar_is_told(album: Path, tmp_path: Path) -> None:
+    (album / "coffee.jpg").write_bytes(b"broken")
+    problems = bad(tars_of(album, tmp_path / "tars"), "--quick")
+    assert sorted(problems) == ["coffee.jpg", "coffee.png"]
+    assert "left out of its tar" in problems["coffee.png"]
+
+
+def test_a_tar_that_is_missing_is_found(album: Path, tmp_path: Path) -> None:
+    small = tars_of(album, tmp_path / "tars")
+    (small / "shard-000001.tar").unlink()
+    assert list(bad(small, "--quick")) == ["shard-000001.tar/flight.png.vtc"]

@@ -55,6 +55,7 @@ def evaluate(
     peers = find_peers([name.strip() for name in against.split(",") if name.strip() not in ("", "none")])
     codec = Codec.load(model, device)
     chosen = _numbers(qualities) if qualities else None
+    codec.encode([], effort=effort)  # refuses what it would refuse for every image
     if chosen and codec.one_rate:
         raise UsageError(f"the model {codec.config.name} has one rate: leave out --qualities")
     result = measure(

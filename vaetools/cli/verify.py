@@ -61,6 +61,8 @@ def verify(
     elif result.unknown:
         first = ", ".join(map(shown, result.unknown[:3]))
         click.echo(f"unknown to the manifest: {len(result.unknown)} files, such as {first}", err=True)
+    if result.others and against is not None:
+        click.echo(f"not looked at: {result.others} files of other kinds in {shown(against)}: compress leaves them out", err=True)
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     else:

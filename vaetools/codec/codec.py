@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -163,7 +164,7 @@ class Codec:
         """
         _check_batch_size(batch_size)
         self._check_tile_size(tile_size)
-        if effort not in EFFORTS:
+        if not isinstance(effort, Integral) or effort not in EFFORTS:
             raise UsageError(f"the effort must be a whole number from 0 to {EFFORTS[-1]}, not {effort!r}")
         if effort:
             _ = self.network.refiner  # refuses what has none

@@ -48,6 +48,7 @@ class _Image:
 class Refiner:
     """Of one model on one device, which needs a copy of the network that gradients can go through."""
 
+    @torch.inference_mode(False)
     def __init__(self, vae: VAE, device: torch.device, *, bfloat16: bool) -> None:
         self.vae = copy.deepcopy(vae).eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self.device, self.bfloat16 = device, bfloat16

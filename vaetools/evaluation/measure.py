@@ -170,9 +170,8 @@ def evaluate(
     Raises UsageError if no image is left; a file that does not decode is an error of its codec and ends the run.
     """
     paths = list_images(folder)
-    own_peer = (
-        VaetoolsPeer(codec, (0.0,), one_rate=True) if qualities is None else VaetoolsPeer(codec, tuple(qualities), effort=effort)
-    )
+    settings = (0.0,) if qualities is None else tuple(qualities)
+    own_peer = VaetoolsPeer(codec, settings, effort=effort, one_rate=qualities is None)
     codecs: list[Peer] = [own_peer, *peers]
     rows: list[Row] = []
     left_out: list[LeftOut] = []

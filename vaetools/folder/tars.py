@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # a plan is made without torch
 
 SPOOL = f"{OWN_PREFIX}spool-"
 NUMBERED = re.compile(r"shard-([0-9]{6,})\.tar")
+THERE = "there already"
+LEFT_OUT = "left out of its tar, as an image of its sample failed"
 ANEW = Selection("overwrite")  # in the hidden folder, what is of other settings is made again
 
 
@@ -95,7 +97,7 @@ def foresee_tars(spec: Spec, division: Division = Division(), *, shard: Shard | 
         for task in tasks:
             task.output = f"{group.name}/{task.output}"
             task.todo, task.state = todo, state
-        outcome.skipped += 0 if todo else len(tasks)
+        outcome.skipped += len(tasks) if state.startswith(THERE) else 0
         told += tasks
         list(with_sizes([task for task in tasks if todo], spec.size_of, spec.limits, fail))
     outcome.failed.sort()
@@ -135,15 +137,15 @@ def _look(group: Group, target: Path, spec: Spec, settings: str, manifest: Manif
     made_so = made_so and entry is not None and there.st_size == entry.output_bytes and entry.settings.startswith(settings)
     if selection.on_exists == "overwrite":
         whole = made_so and not failed and entry is not None and crc32_of_file(place) == entry.crc32
-        return not whole, "there already, from the same source with the same settings" if whole else ""
+        return not whole, f"{THERE}, from the same source with the same settings" if whole else ""
     if selection.retry_failed:
         return True, ""
     if failed and made_so and entry is not None:
         outcome.fail(place, f"{entry.error}; --retry-failed makes it again")
     if entry and not made_so:
         outcome.stale += 1
-        return False, "there already, but out of date"
-    return False, "there already"
+        return False, f"{THERE}, but out of date"
+    return False, THERE
 
 
 def _refuse_existing(groups: list[Group], target: Path, spec: Spec) -> None:
@@ -166,8 +168,9 @@ def _refuse_other_division(groups: list[Group], target: Path, spec: Spec, manife
         )
     if spec.selection.on_exists == "overwrite":
         return
+    made_of = {entry.output: entry.path for entry in manifest}  # a tar of each division has a line of its own: the last holds
     for group in groups:
-        if group.name in found and manifest.last(group.path, group.name) is None:
+        if group.name in found and made_of.get(group.name) != group.path:
             raise UsageError(
                 f"{target / group.name}: holds other samples than this job would put there, since the source or the options "
                 "were others: --on-exists overwrite makes all tars anew; or choose another output folder"
@@ -222,10 +225,12 @@ class _Tars:
         done = Counter(e.output.partition("/")[0] for e in self.manifest if e.status == DONE and "/" in e.output)
         todo = []
         for group in groups:
-            if _look(group, self.target, self.spec, self.job.settings, self.manifest, self.outcome)[0]:
+            needed, state = _look(group, self.target, self.spec, self.job.settings, self.manifest, self.outcome)
+            if needed:
                 todo.append(group)
             else:
-                self.outcome.skipped += done[group.name] or 1  # a tar of which the manifest knows nothing
+                if state.startswith(THERE):
+                    self.outcome.skipped += done[group.name] or 1  # a tar of which the manifest knows nothing
                 _remove_spool(spool_of(self.target, group.name))  # if it was killed while it removed it
         progress = _Rest(self.progress, sum(group.size for group in todo))
         for group in todo:
@@ -253,7 +258,7 @@ class _Tars:
         """From what a job has left in the hidden folder to the tar, and to lines in the manifest."""
         made, target = Manifest.read(spool), self.target / group.name
         entries = [(task, made.last(task.path, task.output)) for task in inside.tasks]
-        parts = _whole_samples(inside, {task.output for task, entry in entries if self._is_made(task, entry)}, part)
+        parts = _whole_samples(inside, {task.path for task, entry in entries if self._is_made(task, entry)}, part)
         temporary = temporary_path(self.target)
         output_bytes, crc32 = 0, ""
         try:
@@ -265,7 +270,8 @@ class _Tars:
                 except VaetoolsError as error:
                     part.fail(target, error)
             reason = f"{len(part.failed)} of what belongs into it failed" if part.failed else ""
-            lines = [replace(entry, output=f"{group.name}/{entry.output}") for _, entry in entries if entry]
+            packed = {name for name, _ in parts} if crc32 else set()
+            lines = [_line_of(entry, group.name, entry.output in packed) for _, entry in entries if entry]
             whole = Entry(
                 group.path,
                 group.name,
@@ -299,14 +305,22 @@ class _Tars:
         return (entry.size, entry.mtime_ns, entry.output_bytes) == (task.size, task.mtime_ns, size)
 
 
+def _line_of(entry: Entry, tar: str, packed: bool) -> Entry:
+    """What the manifest of the tars says of a file that was made, or failed; packed: it is in its tar."""
+    entry = replace(entry, output=f"{tar}/{entry.output}")
+    if packed or entry.status == FAILED:
+        return entry
+    return replace(entry, status=FAILED, output_bytes=0, crc32="", error=LEFT_OUT)
+
+
 def _whole_samples(inside: Inside, made: set[str], part: Outcome) -> list[tuple[str, Content]]:
     """What goes into the tar; [] if there would be nothing made in it."""
-    bad = {key_in(one) for one in inside.order if isinstance(one, Task) and one.output not in made}
+    bad = {key_in(one) for one in inside.order if isinstance(one, Task) and one.path not in made}
     result: list[tuple[str, Content]] = []
     for one in inside.order:
         if key_in(one) not in bad:
             result.append((name_in(one), one.target if isinstance(one, Task) else one))
-        elif isinstance(one, TarMember) or one.output in made:
+        elif isinstance(one, TarMember) or one.path in made:
             source = one.source if isinstance(one, Task) else one
-            part.notes.append((str(source), ("left out of its tar, as an image of its sample failed",)))
+            part.notes.append((str(source), (LEFT_OUT,)))
     return result if any(isinstance(one, Task) and key_in(one) not in bad for one in inside.order) else []

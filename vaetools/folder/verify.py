@@ -40,7 +40,7 @@ class Verification:
 
     checked: the number of compressed files. bad: (path, what is wrong), each a reason to keep the originals. unknown: files
     that the manifest does not know, good or bad; manifest: whether there is one. psnr: in dB, of each file that was compared
-    with its original.
+    with its original. others: how many files lie beside the originals that `compress` takes for no images, and so leaves out.
     """
 
     checked: int = 0
@@ -48,6 +48,7 @@ class Verification:
     unknown: list[str] = field(default_factory=list)
     manifest: bool = True
     psnr: dict[str, float] = field(default_factory=dict)
+    others: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -56,6 +57,7 @@ class Verification:
             "unknown": self.unknown,
             "manifest": self.manifest,
             "psnr": {path: number_or_inf(value) for path, value in self.psnr.items()},
+            "others": self.others,
         }
 
 
@@ -87,10 +89,10 @@ def verify_folder(
         result = Verification(manifest=manifest.path.exists())
     entries = {entry.output: entry for entry in manifest if entry.output.endswith(SUFFIX)}
     tasks = _tasks(folder, required=not entries, result=result)
-    if isinstance(folder, Path):
-        _check_tars(folder, manifest, result)
     there = {task.path for task in tasks}
-    originals = {} if against is None else _originals(against, folder)
+    if isinstance(folder, Path):
+        _forget_elsewhere(entries, there, _check_tars(folder, manifest, result))
+    originals = {} if against is None else _originals(against, folder, result)
     result.checked = len(tasks)
     result.unknown = [task.path for task in tasks if task.path not in entries]
     for entry in entries.values():
@@ -107,12 +109,15 @@ def verify_folder(
     return result
 
 
-def _originals(against: Folder, folder: Folder) -> dict[str, Readable]:
+def _originals(against: Folder, folder: Folder, result: Verification) -> dict[str, Readable]:
     """By the names of their compressed files."""
     if isinstance(against, Path):
-        images = walk(against, leave_out=folder if isinstance(folder, Path) else None).images
-        return {compressed_name(path.relative_to(against).as_posix()): path for path in images}
-    return {compressed_name(path): blob for path, blob in against.list(SUFFIXES).files}
+        listing = walk(against, leave_out=folder if isinstance(folder, Path) else None)
+        result.others = listing.others
+        return {compressed_name(path.relative_to(against).as_posix()): path for path in listing.images}
+    contents = against.list(SUFFIXES)
+    result.others = contents.others
+    return {compressed_name(path): blob for path, blob in contents.files}
 
 
 def _tasks(folder: Folder, *, required: bool, result: Verification) -> list[Task]:
@@ -140,13 +145,27 @@ def _members(shards: TarShards, folder: Path, result: Verification) -> list[Task
     return tasks
 
 
-def _check_tars(folder: Path, manifest: Manifest, result: Verification) -> None:
-    """What is in them beside .vtc files is checked by nothing else."""
-    for entry in manifest:
-        path = folder / entry.output
-        is_tar = entry.output_bytes and "/" not in entry.output and entry.output.endswith(TAR)
-        if is_tar and path.is_file() and crc32_of_file(path) != entry.crc32:
-            result.bad.append((entry.output, "is not the tar that the manifest tells of: it was replaced or damaged since"))
+def _check_tars(folder: Path, manifest: Manifest, result: Verification) -> dict[str, bool]:
+    """The tars that the manifest tells of, and whether each is as it was written: what is in them beside .vtc files is checked
+    by nothing else."""
+    tars = {entry.output: entry for entry in manifest if "/" not in entry.output and entry.output.endswith(TAR)}
+    whole = {name: crc32_of_file(folder / name) == entry.crc32 != "" for name, entry in tars.items()}
+    for name, entry in tars.items():
+        if entry.output_bytes and not whole[name] and (folder / name).is_file():
+            result.bad.append((name, "is not the tar that the manifest tells of: it was replaced or damaged since"))
+    return whole
+
+
+def _forget_elsewhere(entries: dict[str, Entry], there: set[str], tars: dict[str, bool]) -> None:
+    """Leave out lines about members of tars that were written anew since without them: of images that are in other tars now, or
+    were in the source no more."""
+    found = {entry.path for entry in entries.values() if entry.status != FAILED and entry.output in there}
+    for output, entry in list(entries.items()):
+        tar = output.partition(f"{TAR}/")[0] + TAR
+        if output in there or tar not in tars:
+            continue
+        if entry.path in found or (entry.status != FAILED and tars[tar]):
+            del entries[output]
 
 
 class _Check:

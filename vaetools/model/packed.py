@@ -30,10 +30,25 @@ class PackedConv(nn.Module):
         super().__init__()
         self.dtype, self.groups = weight.dtype, groups
         self.stride, self.padding = [stride, stride], [padding, padding]
-        dense = weight.detach().contiguous(memory_format=torch.channels_last)
-        size = [1, dense.shape[1] * groups, *USUAL_SIZE]
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(dense, self.padding, self.stride, ONES, groups, size)
+        self.weight = self._reordered(weight.detach())
         self.bias = None if bias is None else bias.detach().to(self.dtype)
+
+    def _reordered(self, weight: Tensor) -> Tensor:
+        dense = weight.contiguous(memory_format=torch.channels_last)
+        size = [1, dense.shape[1] * self.groups, *USUAL_SIZE]
+        found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(dense, self.padding, self.stride, ONES, self.groups, size)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and for other processes, such as those of a data loader, which reordered weights cannot go to. An array: a
+        tensor would be shared memory, which ends with it."""
+        values = self.weight.to_dense().reshape(-1).view(torch.uint8).numpy()
+        return {**self.__dict__, "weight": (values, tuple(self.weight.shape))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        values, shape = state["weight"]
+        self.weight = self._reordered(torch.from_numpy(values).view(self.dtype).reshape(shape))
 
     @classmethod
     def of(cls, conv: nn.Conv2d, rows: slice = slice(None)) -> PackedConv:
@@ -192,7 +207,8 @@ def can_pack() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)
-    block = ResidualBlock(16).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        block = ResidualBlock(16).requires_grad_(False)
     for parameter in block.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
     x = torch.randn(1, 16, 8, 8, generator=generator).contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ from typing import Any
 from .blob import Blob
 
 HEAD, GROWTH = 1 << 16, 8  # bytes of the first request for a part of an object; each further one is so many times as large
+LARGEST = 8 << 20  # bytes of such a request, at most, unless more is asked for at once: the headers of a tar lie all over it
 KEPT = 64 << 20  # bytes of small objects, at most, between a look at the head and the reading
 
 
@@ -71,7 +72,7 @@ class Ahead(io.RawIOBase):
         inside = self._position - self._start
         if not 0 <= inside <= inside + size <= len(self._part):
             self._part = self.blob.read_range(self._position, max(size, self._next))
-            self._start, self._next, inside = self._position, self._next * GROWTH, 0
+            self._start, self._next, inside = self._position, min(self._next * GROWTH, LARGEST), 0
         data = self._part[inside : inside + size]
         self._position += len(data)
         return data

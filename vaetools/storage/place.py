@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import UsageError
 from .blob import Blob
@@ -75,12 +75,15 @@ def parse_source(text: str) -> Source:
 def parse_sources(texts: Sequence[str]) -> Source:
     """What several arguments name, such as a shell makes of `shards/*.tar`. Raises UsageError if they are not all tars."""
     from .shards import TarShards, is_tars
+    from .url import without_secrets
 
     if len(texts) == 1:
         return parse_source(texts[0])
     others = [text for text in texts if not is_tars(text)]
     if others:
-        raise UsageError(f"{others[0]}: only tars can be taken several at once; give one folder, or one command for each")
+        raise UsageError(
+            f"{without_secrets(others[0])}: only tars can be taken several at once; give one folder, or one command for each"
+        )
     return TarShards.of_all(texts)
 
 
@@ -93,9 +96,12 @@ def parse_folder(text: str) -> Path | Url:
 
 def local_path(text: str) -> Path | None:
     """The path that a file:// URL names; None for other URLs."""
-    parts = urlsplit(text)
-    if parts.scheme.lower() not in ("file", "local"):
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in ("file", "local"):
         return None
-    if parts.netloc not in ("", "localhost"):
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost"):
         raise UsageError(f"{text}: file:// takes a whole path, with three slashes: file:///album")
-    return Path(unquote(parts.path))
+    if "?" in path or "#" in path:  # which end the path of a URL
+        raise UsageError(f"{text}: in a file:// URL, write %3F for ? and %23 for #; or give the path alone")
+    return Path(unquote(slash + path))

@@ -15,7 +15,7 @@ from ..images.folder import SUFFIXES, has_suffix
 from .blob import Readable
 from .place import Contents, Place
 from .tar import SUFFIX, TarMember, list_members, refuse_compressed
-from .url import Url, is_url
+from .url import Url, is_url, without_secrets
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 NUMBERS = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
@@ -26,7 +26,7 @@ MOST = 1_000_000  # tars that a pattern may stand for
 class TarShards(Place):
     """The files in tars: `photos-000/0001.jpg` is 0001.jpg of photos-000.tar; of a single tar, `0001.jpg`.
 
-    Raises UsageError if two tars are of one name.
+    Raises UsageError if two tars are of one name, or the name of one of several is none of a folder.
     """
 
     text: str
@@ -35,8 +35,11 @@ class TarShards(Place):
     def __post_init__(self) -> None:
         known: dict[str, Readable] = {}
         for tar in self.tars:
-            if known.setdefault(tar.name, tar) is not tar:
-                raise UsageError(f"{known[tar.name]} and {tar} have one name: take them one after the other, to two folders")
+            folder = tar.name[: -len(SUFFIX)]
+            if known.setdefault(folder, tar) is not tar:
+                raise UsageError(f"{known[folder]} and {tar} have one name: take them one after the other, to two folders")
+            if folder in ("", ".", "..") and len(self.tars) > 1:  # results would be beside the output folder
+                raise UsageError(f"{tar}: no folder can be named like that: rename it, or take it alone")
 
     def __str__(self) -> str:
         return self.text
@@ -52,7 +55,8 @@ class TarShards(Place):
     @classmethod
     def of_all(cls, texts: Sequence[str]) -> TarShards:
         tars = [tar for text in texts for tar in _tars_of(text)]
-        return cls(" ".join(texts) if len(texts) < 3 else f"{texts[0]} ... {texts[-1]}", tuple(tars))
+        shown = [without_secrets(text) for text in texts]
+        return cls(" ".join(shown) if len(shown) < 3 else f"{shown[0]} ... {shown[-1]}", tuple(tars))
 
     @classmethod
     def in_folder(cls, folder: Path) -> TarShards | None:
@@ -104,13 +108,18 @@ def is_tars(text: str) -> bool:
         refuse_compressed(text)
     except UsageError:
         return True
-    return has_suffix(text, (SUFFIX,))
+    return has_suffix(without_secrets(text), (SUFFIX,))
 
 
 def _tars_of(text: str) -> Sequence[Readable]:
     refuse_compressed(text)
     if is_url(text):
-        return [tar for url in expanded(text) for _, tar in Url(url).list(frozenset((SUFFIX,))).files]
+        try:
+            return [tar for url in expanded(text) for _, tar in Url(url).list(frozenset((SUFFIX,))).files]
+        except UsageError as error:
+            if glob.has_magic(without_secrets(text)):
+                raise UsageError(f"{error}; of tars in stores, only braces make a pattern, such as {{000..041}}") from None
+            raise
     if os.path.lexists(text):
         return [Path(text)]
     found: list[Path] = []

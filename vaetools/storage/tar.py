@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import UsageError, reason_of
 from .blob import Blob, Readable
+from .url import without_secrets
 
 SUFFIX = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
@@ -209,6 +210,7 @@ def _take(
 
 def refuse_compressed(path: str) -> None:
     """Raises UsageError for the names of tars that are compressed as a whole."""
+    path = without_secrets(path)  # nor the query of a URL
     if path.lower().endswith(COMPRESSED):
         raise UsageError(f"{path}: members of a compressed tar cannot be read one by one: unpack it to a plain .tar first")
 

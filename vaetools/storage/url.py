@@ -85,7 +85,7 @@ class Url(Place):
         return self.text.partition("::")[0].partition("://")[0].lower()
 
     def __str__(self) -> str:
-        return self._hiding(self.text.partition("?")[0] if self.protocol in WEB else self.text)
+        return without_secrets(self.text)
 
     def __repr__(self) -> str:
         return f"Url({str(self)!r})"
@@ -200,8 +200,9 @@ class Url(Place):
         others, left_out = 0, False
         for inside, info in found.items():
             path = self._join(inside)
-            inside = inside or path.partition("?")[0].rpartition("/")[2]
-            inside = unquote(inside) if self.protocol in WEB else inside
+            web = self.protocol in WEB
+            inside = inside or (path.partition("?")[0] if web else path).rpartition("/")[2]
+            inside = unquote(inside) if web else inside
             folder, _, name = inside.rpartition("/")
             if leave_out and f"{folder}/".startswith(leave_out + "/"):
                 left_out = True
@@ -243,23 +244,14 @@ class Url(Place):
     def _as_os_error(self, error: Exception) -> OSError:
         """botocore, aiohttp, paramiko and the others each raise their own kinds."""
         number = error.errno if isinstance(error, OSError) and error.errno else _number_of(error)
+        answer = getattr(error.__cause__, "response", None)  # of botocore, of which s3fs tells what it knows
+        if isinstance(answer, dict) and answer.get("Error", {}).get("Code") == "KeyTooLongError":
+            number = errno.ENAMETOOLONG
         said = getattr(error, "strerror", None) or str(error)
         if number == errno.ENOENT and " " not in said:
             said = "no such object"  # nothing but its path
         lines = said.strip().splitlines() or [type(error).__name__]
-        return OSError(number, self._hiding(lines[0][:REASON]))
-
-    def _hiding(self, text: str) -> str:
-        """Without the user's password, and the tokens of URLs."""
-        for bit in self.text.split("::"):
-            protocol, _, rest = bit.partition("://")
-            user, at, _ = rest.partition("/")[0].rpartition("@")
-            name, colon, _ = user.partition(":")
-            if at and (colon or protocol in WEB):
-                text = text.replace(f"{user}@", f"{name}:***@" if colon else "***@")
-            if protocol in WEB and "?" in rest:
-                text = text.replace(rest.partition("?")[2], "***")
-        return text
+        return OSError(number, _hiding(self.text, lines[0])[:REASON])
 
     def _join(self, inside: str) -> str:
         return f"{self.path}/{inside}" if inside else self.path
@@ -304,6 +296,28 @@ class RemoteBlob(Blob):
         return NamedBytes(data, str(self))
 
 
+def without_secrets(text: str) -> str:
+    """An argument as messages have it: URLs without passwords and tokens."""
+    if not is_url(text):
+        return text
+    protocol = text.partition("::")[0].partition("://")[0].lower()
+    return _hiding(text, text.partition("?")[0] if protocol in WEB else text)
+
+
+def _hiding(url: str, text: str) -> str:
+    """A text about a URL, without the user's password, and the tokens of URLs."""
+    for bit in url.split("::"):
+        protocol, _, rest = bit.partition("://")
+        web = protocol.lower() in WEB
+        user, at, _ = rest.partition("/")[0].rpartition("@")
+        name, colon, _ = user.partition(":")
+        if at and (colon or web):
+            text = text.replace(f"{user}@", f"{name}:***@" if colon else "***@")
+        if web and rest.partition("?")[2]:
+            text = text.replace(rest.partition("?")[2], "***")
+    return text
+
+
 def _check_protocol(protocol: str, shown: str) -> None:
     """Raises UsageError if no package that is installed knows it."""
     from fsspec import get_filesystem_class
@@ -326,6 +340,7 @@ def _number_of(error: Exception) -> int:
             (FileExistsError, errno.EEXIST),
             (IsADirectoryError, errno.EISDIR),
             (NotADirectoryError, errno.ENOTDIR),
+            (UnicodeError, errno.EINVAL),  # a name of bytes that are no text, which stores do not take
             (TimeoutError, errno.ETIMEDOUT),
             (ConnectionError, errno.ECONNRESET),
         )
