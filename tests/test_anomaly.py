@@ -69,7 +69,7 @@ def good_and_bad(kind: str) -> list[torch.Tensor]:
 def test_a_defect_scores_above_good_images(kind: str, name: str, request: pytest.FixtureRequest) -> None:
     found = request.getfixturevalue(kind).score(good_and_bad(kind))
     assert found.scores[name].shape == (12,)
-    assert auroc(found.scores[name][:8], found.scores[name][8:]) > (0.85 if kind == "textures" else 0.999)
+    assert auroc(found.scores[name][:8], found.scores[name][8:]) > (0.8 if kind == "textures" else 0.999)
 
 
 @pytest.mark.parametrize("kind", ["detector", "textures"])

@@ -28,7 +28,7 @@ class PNGCodec:
 
     device = torch.device("cpu")
 
-    def compress(self, images: list[torch.Tensor], quality: float = 60.0, batch_size: int = 8) -> list[bytes]:
+    def compress(self, images: list[torch.Tensor], quality: float = 60.0, batch_size: int = 8, *, effort: int = 0) -> list[bytes]:
         step = 1 + int((100 - quality) / 4)
         files = []
         for image in images:

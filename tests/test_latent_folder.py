@@ -20,7 +20,7 @@ from vaetools.codec.container import pack, unpack
 from vaetools.codec.symbols import TileReader
 from vaetools.codec.tiles import Rect, TileGrid
 from vaetools.latents import augment as augment_module
-from vaetools.latents import folder as folder_module
+from vaetools.latents import item as item_module
 from vaetools.latents import reader as reader_module
 from vaetools.latents.window import window_of
 from vaetools.model import quantiser
@@ -195,7 +195,7 @@ def test_without_set_epoch_no_two_epochs_are_alike(root: Path, weights: Path) ->
 
 def test_a_crop_and_its_augmentation_are_drawn_apart(root: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data set and LatentAugment have one seed and know a file by one number; what is drawn must not be."""
-    seeds: dict[Any, list[int]] = {folder_module: [], augment_module: []}
+    seeds: dict[Any, list[int]] = {item_module: [], augment_module: []}
 
     def record(module: Any) -> None:
         def recorder(seed: int) -> torch.Generator:
