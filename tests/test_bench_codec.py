@@ -14,6 +14,7 @@ import pytest
 import skimage.data
 import torch
 
+from vaetools import Codec
 from vaetools.evaluation.peers import PEERS, VaetoolsPeer
 from vaetools.foreign.config import MEAN_SCALE
 
@@ -73,3 +74,9 @@ def test_the_reference_codes_latents_of_the_size_it_is_published_with(bench: Mod
     height, width, y_length, z_length = bench.HEADER.unpack_from(data)
     assert (height, width, bench.HEADER.size + y_length + z_length) == (190, 192, len(data))
     assert 8 * y_length / (192 * 192) == pytest.approx(bench.REFERENCE_BPP, rel=0.25)
+
+
+def test_the_arithmetic_of_the_network_is_counted(bench: ModuleType) -> None:
+    encode, decode = bench.arithmetic(Codec.load("photo", "cpu"))
+    assert encode == pytest.approx(26.2, abs=0.1)
+    assert decode == pytest.approx(29.4, abs=0.1)
