@@ -453,3 +453,10 @@ def test_no_password_is_in_a_message_or_the_manifest(store: Store, small: Path) 
 def test_a_selection_is_the_same_everywhere(store: Store, album: Path) -> None:
     outcome = compress(IN, OUT, selection=Selection(include=("b/*",), exclude=("*10*",)))
     assert (outcome.done, outcome.filtered) == (4, 7)
+
+
+def test_results_below_their_originals_are_no_originals(store: Store, small: Path) -> None:
+    inside = f"{IN}/compressed"
+    assert run("compress", IN, "-o", inside)[0] == 0
+    code, out, err = run("verify", inside, "--against", IN, "--quick")
+    assert (code, "3 files checked" in out, "not looked at" in out + err) == (0, True, False)

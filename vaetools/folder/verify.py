@@ -20,6 +20,7 @@ from ..storage.place import parse_folder
 from ..storage.shards import TarShards
 from ..storage.tar import SUFFIX as TAR
 from ..storage.tar import list_members
+from ..storage.url import Url
 from .ledger import JobProgress, Outcome, Silent, Task
 from .manifest import FAILED, Entry, Manifest, number_or_inf
 from .names import SUFFIX, compressed_name
@@ -115,7 +116,7 @@ def _originals(against: Folder, folder: Folder, result: Verification) -> dict[st
         listing = walk(against, leave_out=folder if isinstance(folder, Path) else None)
         result.others = listing.others
         return {compressed_name(path.relative_to(against).as_posix()): path for path in listing.images}
-    contents = against.list(SUFFIXES)
+    contents = against.list(SUFFIXES, leave_out=(folder.below(against) or "") if isinstance(folder, Url) else "")
     result.others = contents.others
     return {compressed_name(path): blob for path, blob in contents.files}
 
