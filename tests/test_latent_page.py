@@ -39,6 +39,7 @@ def test_the_page_runs(photos: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.count("torch.Size([2, 3, 48, 48])") == 2
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_both_kinds_of_files(photos: Path, tmp_path: Path) -> None:
     options = ["--crop", "32", "--workers", "0", "--repeats", "1", "--device", "cpu", "--json", str(tmp_path / "r.json")]
     command = [sys.executable, str(ROOT / "scripts" / "bench-latents"), str(photos), *options]

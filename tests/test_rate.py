@@ -34,8 +34,17 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * math.log10(255**2 / float(((a.astype(float) - b) ** 2).mean()))
 
 
-@pytest.mark.parametrize("tile_size", [1024, 64])
-@pytest.mark.parametrize(("kind", "value"), [("bpp", 0.8), ("size", 3000), ("psnr", 32.5)])
+@pytest.mark.parametrize(
+    ("kind", "value", "tile_size"),
+    [
+        ("bpp", 0.8, 1024),
+        ("size", 3000, 1024),
+        ("psnr", 32.5, 1024),
+        ("size", 3000, 64),
+        pytest.param("bpp", 0.8, 64, marks=pytest.mark.slow),
+        pytest.param("psnr", 32.5, 64, marks=pytest.mark.slow),
+    ],
+)
 def test_targets_are_met_within_two_percent(
     codec: Codec, photographs: list[Picture], kind: str, value: float, tile_size: int
 ) -> None:
