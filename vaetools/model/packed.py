@@ -26,17 +26,16 @@ USUAL_SIZE = (64, 64)
 class PackedConv(nn.Module):
     """A convolution with constant weights. Its results are in the type of its weights, whatever it is given."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: int = 0, groups: int = 1) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, padding: int = 0, groups: int = 1) -> None:
         super().__init__()
-        self.dtype, self.groups = weight.dtype, groups
-        self.stride, self.padding = [stride, stride], [padding, padding]
+        self.dtype, self.groups, self.padding = weight.dtype, groups, [padding, padding]
         self.weight = self._reordered(weight.detach())
         self.bias = None if bias is None else bias.detach().to(self.dtype)
 
     def _reordered(self, weight: Tensor) -> Tensor:
         dense = weight.contiguous(memory_format=torch.channels_last)
         size = [1, dense.shape[1] * self.groups, *USUAL_SIZE]
-        found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(dense, self.padding, self.stride, ONES, self.groups, size)
+        found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(dense, self.padding, ONES, ONES, self.groups, size)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -54,16 +53,18 @@ class PackedConv(nn.Module):
     def of(cls, conv: nn.Conv2d, rows: slice = slice(None)) -> PackedConv:
         """rows: of its output channels."""
         bias = None if conv.bias is None else conv.bias[rows]
-        stride, padding = int(conv.stride[0]), int(conv.padding[0])
-        return cls(conv.weight[rows], bias, stride=stride, padding=padding, groups=conv.groups)
+        return cls(conv.weight[rows], bias, padding=int(conv.padding[0]), groups=conv.groups)
+
+    @property
+    def _convolution(self) -> tuple[Any, ...]:
+        return self.weight, self.bias, self.padding, ONES, ONES, self.groups
 
     def _take(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, then: str = "none") -> Tensor:
         """then: "none" or "swish", which is SiLU."""
-        arguments: tuple[Any, ...] = (self.weight, self.bias, self.padding, self.stride, ONES, self.groups, then, [], "")
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(self._take(x), *arguments)
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(self._take(x), *self._convolution, then, [], "")
         return result
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
@@ -73,16 +74,14 @@ class PackedConv(nn.Module):
         return self._combined(x, term, "add", 1.0)
 
     def _combined(self, x: Tensor, other: Tensor, operation: str, alpha: float | None) -> Tensor:
-        convolution = (self.weight, self.bias, self.padding, self.stride, ONES, self.groups)
         operator = torch.ops.mkldnn._convolution_pointwise.binary
-        result: Tensor = operator(self._take(x), other, *convolution, operation, alpha, None, [], None)
+        result: Tensor = operator(self._take(x), other, *self._convolution, operation, alpha, None, [], None)
         return result
 
     def plus_(self, x: Tensor, term: Tensor) -> Tensor:
         """The sum, in the memory of `term`."""
-        convolution = (self.weight, self.bias, self.padding, self.stride, ONES, self.groups)
         operator = torch.ops.mkldnn._convolution_pointwise_.binary
-        result: Tensor = operator(term, self._take(x), *convolution, "add", 1.0, None, [], None)
+        result: Tensor = operator(term, self._take(x), *self._convolution, "add", 1.0, None, [], None)
         return result
 
 
@@ -138,18 +137,6 @@ class PackedUnpatches(nn.Module):
         return patches.reshape(batch, rows * self.side, columns * self.side, -1).permute(0, 3, 1, 2)
 
 
-class PackedIntegers(nn.Module):
-    """An IntegerConv of single positions. In float32, and sums of whole numbers are exact in any order."""
-
-    def __init__(self, conv: IntegerConv) -> None:
-        super().__init__()
-        self.conv = PackedConv(*(parameter.float() for parameter in conv.quantised_parameters()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.conv(x)
-        return result
-
-
 def pack(net: nn.Module) -> None:
     """Replace layers of a network on a CPU whose weights have the type to compute in and will not change any more."""
     if isinstance(net, nn.Sequential):
@@ -183,8 +170,8 @@ def _join_shuffles(layers: nn.Sequential) -> None:
 def _packed(module: nn.Module) -> nn.Module | None:
     if isinstance(module, ResidualBlock):
         return PackedBlock(module)
-    if isinstance(module, IntegerConv):
-        return PackedIntegers(module) if module.groups == 1 else None
+    if isinstance(module, IntegerConv):  # in float32, and sums of whole numbers are exact in any order
+        return PackedConv(*module.quantised_parameters()) if module.groups == 1 else None
     if isinstance(module, nn.ConvTranspose2d) and _is_of_patches(module) and module.bias is None:
         return PackedUnpatches(module.weight.permute(1, 2, 3, 0), None)
     if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_of_patches(module):
