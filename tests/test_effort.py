@@ -17,6 +17,7 @@ from vaetools.codec.container import unpack
 from vaetools.errors import UsageError
 from vaetools.images.tensors import to_picture
 from vaetools.images.write import save_picture
+from vaetools.model.vae import quality_lambda
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ def refined(codec: Codec, photograph: Tensor) -> bytes:
 def cost(codec: Codec, image: Tensor, data: bytes, quality: float = 60) -> float:
     """Bits per pixel, and the error in bits per pixel."""
     error = float(((codec.decompress(data).float() - image.float()) ** 2).mean())
-    return 8 * len(data) / (image.shape[1] * image.shape[2]) + codec.config.lagrange(quality / 100) * error
+    weight = float(quality_lambda(torch.tensor(quality / 100), codec.model.vae.config.quality_lambdas))
+    return 8 * len(data) / (image.shape[1] * image.shape[2]) + weight * error
 
 
 def test_it_is_worth_it(codec: Codec, photograph: Tensor, plain: bytes, refined: bytes) -> None:

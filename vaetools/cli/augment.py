@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..folder.plan import ON_EXISTS
 from ..folder.shard import Shard
 from . import EXIT_FAILED
-from .division import division_options, workers_of
+from .division import asks_for_workers, division_options, workers_of
 from .outcome import FAILURES_SHOWN, shown
 from .progress import job_progress
 
@@ -133,7 +133,7 @@ def augment(
         raise UsageError("--model and --fit exclude each other: give one of them")
     if fit is None and fit_minutes is not None:
         raise UsageError("--fit-minutes is for --fit, which is not given")
-    if preview and (shard or engine != "local" or (workers or 1) > 1 or address is not None):
+    if preview and (shard or asks_for_workers(engine, workers, address)):
         raise UsageError("--preview is one process's work: leave out --shard, --engine, --workers and --address")
     if dry_run and shard:
         raise UsageError("--dry-run tells of the data set as a whole: leave out --shard")

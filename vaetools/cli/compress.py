@@ -19,7 +19,7 @@ from ..folder.plan import ON_EXISTS, Selection
 from ..folder.shard import Shard
 from ..storage.place import parse_sources
 from . import EXIT_FAILED
-from .division import DIVISION, workers_of
+from .division import DIVISION, asks_for_workers, workers_of
 from .outcome import beside, print_failures, print_left_out, shown
 from .place import PlaceType
 from .progress import job_progress
@@ -126,7 +126,7 @@ class FolderOptions:
         from ..folder.division import SAMPLES, Division
         from ..storage.shards import TarShards
 
-        if self.engine != "local" or (self.workers or 1) > 1 or self.address is not None:
+        if asks_for_workers(self.engine, self.workers, self.address):
             raise click.UsageError(
                 "--tar writes whole tars, which --engine and --workers do not divide: start several with --shard 1/4, 2/4, ..."
             )

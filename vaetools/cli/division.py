@@ -50,6 +50,10 @@ def division_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def asks_for_workers(engine: str, workers: int | None, address: str | None) -> bool:
+    return engine != "local" or (workers or 1) > 1 or address is not None
+
+
 def workers_of(engine: str, workers: int | None, address: str | None, shard: Shard | None, device: str) -> int:
     """How many workers an engine is to have; 0 where the job, or the shard, is done here.
 
@@ -60,4 +64,4 @@ def workers_of(engine: str, workers: int | None, address: str | None, shard: Sha
     count = workers or (1 if shard else default_workers(device))
     if shard and (engine != "local" or count > 1):
         raise click.UsageError("--shard is one process's part of a job, and --engine and --workers divide a job: choose")
-    return count if engine != "local" or count > 1 or address is not None else 0
+    return count if asks_for_workers(engine, count, address) else 0

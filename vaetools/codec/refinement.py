@@ -20,7 +20,7 @@ from ..model.distributions import NormalPrior
 from ..model.precision import autocast
 from ..model.quantiser import coded_region
 from ..model.scales import scale_of
-from ..model.vae import VAE, Prediction, first_pass_mask
+from ..model.vae import VAE, Prediction, first_pass_mask, quality_lambda
 
 EFFORTS = range(11)
 STEPS_PER_EFFORT = 20
@@ -93,10 +93,9 @@ class Refiner:
             prediction = self.vae.predict(z)
         scale_output = self.vae.scales.from_hyper_latents(z)
         first = first_pass_mask(prediction.mean)
-        lagrange = self.vae.config.lagrange(quality)
-        return _Image(
-            pixels, inside, shown, torch.tensor([quality], device=self.device), prediction, scale_output, first, lagrange
-        )
+        level = torch.tensor([quality], device=self.device)
+        lagrange = quality_lambda(level, self.vae.config.quality_lambdas).item()
+        return _Image(pixels, inside, shown, level, prediction, scale_output, first, lagrange)
 
     def _cost(self, image: _Image, y: Tensor, rounding: Rounding) -> Tensor:
         """lambda * MSE + bits per pixel, with the passes of a decoder."""

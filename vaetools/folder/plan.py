@@ -143,7 +143,11 @@ def _list_place(source: Place, target: Folder, suffixes: frozenset[str], outcome
 
 def refuse_existing(tasks: Sequence[Task], target: Target) -> None:
     """Raises UsageError if there is anything under the name of a result."""
-    existing = [task.destination for task in tasks if target.look(task.output)]
+    refuse_any([task.destination for task in tasks if target.look(task.output)])
+
+
+def refuse_any(existing: Sequence[object]) -> None:
+    """Raises UsageError if results of these names are there already."""
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(f"there already: {existing[0]}{more}; on_exists (--on-exists) says what to do with them")

@@ -29,7 +29,7 @@ from .job import Forecast
 from .ledger import JobProgress, Outcome, Silent, Task, cannot_go_on
 from .manifest import DONE, FAILED, Entry, Manifest
 from .packing import Content, crc32_of_file, write_tar
-from .plan import Selection, check_places, make_target, with_sizes
+from .plan import Selection, check_places, make_target, refuse_any, with_sizes
 from .run import Job
 from .shard import Shard
 from .spec import Spec
@@ -149,10 +149,8 @@ def _look(group: Group, target: Path, spec: Spec, settings: str, manifest: Manif
 
 
 def _refuse_existing(groups: list[Group], target: Path, spec: Spec) -> None:
-    existing = [target / group.name for group in groups if os.path.lexists(target / group.name)]
-    if existing and spec.selection.on_exists == "error":
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(f"there already: {existing[0]}{more}; on_exists (--on-exists) says what to do with them")
+    if spec.selection.on_exists == "error":
+        refuse_any([target / group.name for group in groups if os.path.lexists(target / group.name)])
 
 
 def _refuse_other_division(groups: list[Group], target: Path, spec: Spec, manifest: Manifest) -> None:

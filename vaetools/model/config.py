@@ -124,11 +124,6 @@ class ModelConfig:
         """Whether a codec can use the network: it rounds, and gives back what it sees."""
         return self.posterior == "uniform" and self.noise is None
 
-    def lagrange(self, quality: float) -> float:
-        """The multiplier of a quality in 0..1: log-spaced between the two ends."""
-        low, high = self.quality_lambdas
-        return float(low * (high / low) ** quality)
-
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 

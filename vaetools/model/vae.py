@@ -86,6 +86,12 @@ def first_pass_mask(y: Tensor) -> Tensor:
     return torch.cat([board.expand(half, -1, -1), ~board.expand(channels - half, -1, -1)])[None].to(y.dtype)
 
 
+def quality_lambda(quality: Tensor, lambdas: tuple[float, float]) -> Tensor:
+    """(B,) qualities in 0..1 -> (B,) Lagrange multipliers, log-spaced between the two ends."""
+    low, high = lambdas
+    return torch.exp(math.log(low) + quality * math.log(high / low))
+
+
 def best_log_gain(lagrange: float, channels: int) -> float:
     """Log of quantisation steps per unit of image range that an orthonormal transform wants at `lagrange`.
 

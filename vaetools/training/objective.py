@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 
 from ..model.vae import Outcome
+from ..model.vae import quality_lambda as quality_lambda
 
 LOSS_UNIT = 0.1  # keeps the loss, and the gradients that are clipped at 1, of order one
-
-
-def quality_lambda(quality: Tensor, lambdas: tuple[float, float]) -> Tensor:
-    """(B,) qualities in 0..1 -> (B,) Lagrange multipliers, log-spaced between the two ends."""
-    low, high = lambdas
-    return torch.exp(math.log(low) + quality * math.log(high / low))
 
 
 def likelihood_variance(lagrange: Tensor, channels: int) -> Tensor:
