@@ -243,3 +243,12 @@ def test_scales_are_log_spaced() -> None:
     torch.testing.assert_close(scales.log()[[0, -1]], torch.tensor(LOG_SCALE_RANGE).double())
     steps = scales.log().diff()
     torch.testing.assert_close(steps, steps[:1].expand(LEVELS - 1))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("side", [1, 2])
+def test_frozen_layers_stay_as_they_are(side: int) -> None:
+    for layer in (IntegerConv(6, 5), IntegerConv(6, 6, depthwise=True)):
+        layer.freeze()
+        x = torch.full((1, 6, side, side), 3.0)
+        assert torch.equal(layer(x), layer(x))

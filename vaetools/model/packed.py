@@ -170,8 +170,8 @@ def _join_shuffles(layers: nn.Sequential) -> None:
 def _packed(module: nn.Module) -> nn.Module | None:
     if isinstance(module, ResidualBlock):
         return PackedBlock(module)
-    if isinstance(module, IntegerConv):  # in float32, and sums of whole numbers are exact in any order
-        return PackedConv(*module.quantised_parameters()) if module.groups == 1 else None
+    if isinstance(module, IntegerConv):
+        return None  # small, and as fast as it is; oneDNN takes ten times as long for a few positions
     if isinstance(module, nn.ConvTranspose2d) and _is_of_patches(module) and module.bias is None:
         return PackedUnpatches(module.weight.permute(1, 2, 3, 0), None)
     if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_of_patches(module):
