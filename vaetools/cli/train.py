@@ -81,6 +81,7 @@ def train(
     Ctrl-C finishes the step and saves; --resume goes on. At the end the weights are exported, ready for
     `vaetools compress --model RUN`. Runs on several processes under torchrun.
     """
+    from ..model import memory
     from ..model.weights import find_by_name, load_weights
     from ..training.loop import resumed_settings
     from ..training.loop import train as run_training
@@ -123,6 +124,7 @@ def train(
         config = replace(config, **{name: value for name, value in network.items() if value is not None})
         like = preset_name or _like(config)
         settings = TrainingSettings(crops=CROPS[like], mirrored=like in MIRRORED, **options)
+    memory.keep()
     weights = run_training(
         parse_sources(sources), run, config, settings, resume=resume, quality_lambdas=quality_range, device=device, start=start
     )

@@ -1,10 +1,15 @@
-"""Memory that is not needed any more, given back to the system."""
+"""Memory that is not needed any more: given back to the system, or kept for the next time."""
 
 from __future__ import annotations
 
 import ctypes
 from functools import cache
 from typing import Any
+
+# Of glibc's mallopt. Larger blocks than the first, at most 32 MiB, come from the system one by one; more than the second, free at
+# the end of the heap, goes back.
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+LARGEST_FROM_HEAP, ALL_OF_IT = 32 << 20, 2**31 - 1
 
 
 @cache
@@ -25,3 +30,15 @@ def give_back() -> None:
     library = _c_library()
     if library is not None:
         library.malloc_trim(0)
+
+
+def keep() -> None:
+    """From now on, freed memory stays with the process, for all it does. Where the C library is glibc, else nothing.
+
+    A step of training makes and frees the tensors of the one before. Pages that go back to the system in between, and come again
+    filled with zeros, took a third of its time.
+    """
+    library = _c_library()
+    if library is not None and hasattr(library, "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST_FROM_HEAP)
+        library.mallopt(M_TRIM_THRESHOLD, ALL_OF_IT)
