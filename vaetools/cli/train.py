@@ -41,6 +41,11 @@ DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
     help="uniform to compress [photo, gray16], gaussian to sample [small].",
 )
 @click.option("--start-from", metavar="MODEL", help="Start with the weights of a model, of which the network is, and tune them.")
+@click.option(
+    "--latents",
+    type=click.IntRange(2),
+    help="For --start-from: more latents than the model has, for what it leaves out of images.",
+)
 @click.option("--denoise", is_flag=True, help="Train a denoiser: the network sees noisy images, and learns the clean ones.")
 @click.option(
     "--noise-range",
@@ -66,6 +71,7 @@ def train(
     quality_range: tuple[float, float] | None,
     posterior: str | None,
     start_from: str | None,
+    latents: int | None,
     denoise: bool,
     noise_range: tuple[float, float] | None,
     channels: str | None,
@@ -83,6 +89,7 @@ def train(
     """
     from ..model import memory
     from ..model.weights import find_by_name, load_weights
+    from ..training.growth import check_growth
     from ..training.loop import resumed_settings
     from ..training.loop import train as run_training
     from ..training.settings import CROPS, MIRRORED, TrainingSettings
@@ -105,18 +112,26 @@ def train(
         raise UsageError(f"--noise-range: LEAST must be above 0 and below MOST, which is at most {MAX_NOISE}")
     config, start = preset(DEFAULT_PRESET), None
     if resume:
-        if posterior or preset_name or channels or start_from or denoise or seed is not None:
-            fixed = "--preset, --start-from, --denoise, --posterior, --channels and --seed"
+        if posterior or preset_name or channels or start_from or latents or denoise or seed is not None:
+            fixed = "--preset, --start-from, --latents, --denoise, --posterior, --channels and --seed"
             raise UsageError(f"{fixed} are fixed once a run has started; leave them out with --resume")
         settings = resumed_settings(run, **options)
     else:
         if start_from and (preset_name or posterior or channels):
             raise UsageError("--preset, --posterior and --channels are those of the model with --start-from; leave them out")
+        if latents and not start_from:
+            raise UsageError("--latents is for --start-from, which is not given")
         options.setdefault("epochs", None if minutes is not None else DEFAULT_EPOCHS)
         if start_from:
             start = load_weights(find_by_name(start_from))
+            if latents:
+                check_growth(start.vae.config, latents)
         config = start.vae.config if start else preset(preset_name or DEFAULT_PRESET)
-        network: dict[str, Any] = {"posterior": posterior, "image_channels": int(channels) if channels else None}
+        network: dict[str, Any] = {
+            "posterior": posterior,
+            "image_channels": int(channels) if channels else None,
+            "latent_channels": latents,
+        }
         if denoise:
             least, most = noise_range or NOISE_RANGE
             network |= {"name": DENOISER, "noise": (most, least), "quality_lambdas": DENOISING_LAMBDAS}

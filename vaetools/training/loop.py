@@ -35,6 +35,7 @@ from ..storage.place import Source
 from .calibration import calibrate
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
+from .growth import check_growth, grow
 from .muon import Muon
 from .objective import Losses, rate_distortion
 from .ranks import Ranks
@@ -69,10 +70,10 @@ class Trainer:
         self.sums = Sums()
         self.network: nn.Module = self.net  # with several ranks, wrapped when the training starts
 
-    def start_from(self, model: LoadedModel) -> None:
-        """Start with these weights, of a network of the same shape."""
+    def start_from(self, vae: VAE) -> None:
+        """Start with its weights. It is a network of the same shape."""
         for network in (self.net, self.average):
-            network.load_state_dict(model.vae.state_dict())
+            network.load_state_dict(vae.state_dict())
 
     def start_from_pca(self, basis: np.ndarray) -> None:
         self.net.start_from_pca(torch.from_numpy(basis).to(self.device))
@@ -155,6 +156,8 @@ def train(
 ) -> Path | None:
     """Train on the images below `folder`, or in tars, or on `only` these, from the weights of `start` or from none.
 
+    If `config` has more latents than `start`, that is given the others first: see growth.py.
+
     Returns the path of the exported weights, below `run`; None on ranks but the first.
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
     `quality_lambdas`, if given, another range of qualities to train towards from there.
@@ -172,6 +175,9 @@ def train(
                 config = replace(config, quality_lambdas=quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
         check_crops(config, settings)
+        latents = config.latent_channels
+        if start is not None and start.vae.config.latent_channels != latents:
+            check_growth(start.vae.config, latents)
         cache = ImageCache.load(folder, config, settings.cache_bytes, only=only)
         report.folder(cache, settings.crops[0][1])
         trainer = Trainer(config, settings, ranks)
@@ -182,7 +188,8 @@ def train(
                 raise TrainingError(f"{run}: the checkpoint is of another version of vaetools ({error})") from None
             report.resumed(trainer.progress)
         elif start is not None:
-            trainer.start_from(start)
+            grows = start.vae.config.latent_channels != latents
+            trainer.start_from(grow(start.vae, latents, cache, settings.seed) if grows else start.vae)
         else:
             trainer.start_from_pca(patch_basis(cache, config.latent_stride, settings.seed))
         run_epochs(trainer, cache, report)
