@@ -15,11 +15,12 @@ from torch import Tensor
 
 from vaetools.errors import ModelError, UsageError
 from vaetools.model import quantiser
+from vaetools.model.blocks import QualityGain
 from vaetools.model.config import PRESETS, ModelConfig, preset
 from vaetools.model.distributions import Noise
 from vaetools.model.precision import autocast, has_bfloat16, pick_device
 from vaetools.model.quantiser import first_pass, is_lost, prepare_for_inference, second_pass, to_images, to_symbols
-from vaetools.model.vae import VAE, first_pass_mask
+from vaetools.model.vae import VAE, first_pass_mask, quality_lambda
 from vaetools.training.data import ImageCache, patch_basis
 
 from .conftest import photo_batch, tiny
@@ -277,3 +278,22 @@ def test_a_part_that_would_be_lost_is_seen_up_to_the_last_pixel(
     for back, lost in ((restored, True), (image, False)):
         monkeypatch.setattr(quantiser, "to_images", lambda *_, back=back, **__: back)
         assert is_lost(VAE(tiny()), image, torch.zeros(1, 1, 1, 1), torch.zeros(1)) is lost
+
+
+def test_other_qualities_leave_what_the_network_does_at_a_multiplier() -> None:
+    torch.manual_seed(0)
+    net = VAE(tiny(quality_lambdas=(0.001, 0.1))).eval()
+    with torch.no_grad():
+        for gain in (module for module in net.modules() if isinstance(module, QualityGain)):
+            gain.log_gain.copy_(torch.linspace(-1, 2, 8)[:, None] * torch.rand(gain.log_gain.shape[1]))  # straight
+    changed = copy.deepcopy(net)
+    changed.set_qualities((0.0001, 0.01))
+    assert changed.config.quality_lambdas == (0.0001, 0.01)
+    assert net.config.quality_lambdas == (0.001, 0.1)
+    before, after = torch.tensor([0.0, 0.5]), torch.tensor([0.5, 1.0])
+    assert torch.allclose(quality_lambda(before, (0.001, 0.1)), quality_lambda(after, (0.0001, 0.01)))
+    images = photo_batch(32)
+    with torch.no_grad():
+        expected, found = net.encode(images, before), changed.encode(images, after)
+        assert torch.allclose(found.y.mean, expected.y.mean, atol=1e-4)
+        assert torch.allclose(changed.decode(expected.y.mean, after), net.decode(expected.y.mean, before), atol=1e-4)

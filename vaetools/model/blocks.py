@@ -68,8 +68,14 @@ class QualityGain(nn.Module):
         super().__init__()
         self.log_gain = nn.Parameter(torch.linspace(start, stop, knots)[:, None].repeat(1, channels))
 
+    @torch.no_grad()
+    def rescale(self, low: float, high: float) -> None:
+        """Give qualities 0 and 1 the factors that `low` and `high` have had, which may lie beyond 0 and 1."""
+        at = torch.linspace(low, high, len(self.log_gain), device=self.log_gain.device)
+        self.log_gain.copy_(self(at)[:, :, 0, 0].log())
+
     def forward(self, quality: Tensor) -> Tensor:
-        """(B,) qualities in [0, 1] -> (B, C, 1, 1) factors."""
+        """(B,) qualities in [0, 1] -> (B, C, 1, 1) factors. Beyond, they go on as they end."""
         last = len(self.log_gain) - 1
         position = quality * last
         knot = position.floor().clamp(0, last - 1).long()

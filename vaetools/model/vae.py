@@ -16,7 +16,7 @@ two-pass checkerboard context, He et al., CVPR 2021; here it predicts means only
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +142,15 @@ class VAE(nn.Module):
         self.gain_z = QualityGain(z)
         self.gain_encoder, self.gain_decoder = QualityGain(width), QualityGain(width)
         self.z_raw_scale = nn.Parameter(torch.full((z,), 2.0))
+
+    def set_qualities(self, lambdas: tuple[float, float]) -> None:
+        """Give qualities 0 and 1 other Lagrange multipliers. What the network does at a multiplier stays the same."""
+        bottom, top = (math.log(value) for value in self.config.quality_lambdas)
+        low, high = ((math.log(value) - bottom) / (top - bottom) for value in lambdas)
+        self.config = replace(self.config, quality_lambdas=lambdas)
+        for module in self.modules():
+            if isinstance(module, QualityGain):
+                module.rescale(low, high)
 
     # The encoder.
 

@@ -75,6 +75,11 @@ class Trainer:
         for network in (self.net, self.average):
             network.load_state_dict(vae.state_dict())
 
+    def set_qualities(self, lambdas: tuple[float, float]) -> None:
+        for network in (self.net, self.average):
+            network.set_qualities(lambdas)
+        self.config = self.net.config
+
     def start_from_pca(self, basis: np.ndarray) -> None:
         self.net.start_from_pca(torch.from_numpy(basis).to(self.device))
         self.average.load_state_dict(self.net.state_dict())
@@ -171,8 +176,6 @@ def train(
             report.refuse_existing()
         else:
             config = ModelConfig.from_json(saved["config"])
-            if quality_lambdas:
-                config = replace(config, quality_lambdas=quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
         check_crops(config, settings)
         latents = config.latent_channels
@@ -186,6 +189,8 @@ def train(
                 trainer.restore(saved)
             except (KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise TrainingError(f"{run}: the checkpoint is of another version of vaetools ({error})") from None
+            if quality_lambdas:
+                trainer.set_qualities(quality_lambdas)
             report.resumed(trainer.progress)
         elif start is not None:
             grows = start.vae.config.latent_channels != latents
