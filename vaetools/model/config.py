@@ -146,7 +146,7 @@ class ModelConfig:
 
 
 PRESETS = {
-    "photo": ModelConfig(),
+    "photo": ModelConfig(latent_channels=256, quality_lambdas=(0.0006, 0.16)),
     "small": ModelConfig(
         name="small",
         patch=2,
