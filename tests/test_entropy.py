@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vaetools.codec.entropy import CoderModels, SymbolDecoder, SymbolEncoder, TableModels
 from vaetools.errors import Corrupt
 from vaetools.model.scales import LEVELS, scale_of
-from vaetools.model.tables import Y_REACH, Z_REACH, ProbabilityTables, histogram
+from vaetools.model.tables import Y_REACH, Z_REACH, ProbabilityTables, histogram, reaches_of
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,38 @@ def test_length_is_what_the_tables_promise(models: CoderModels) -> None:
     assert len(coded(symbols, rows, models.y)) * 8 == pytest.approx(models.y.code_length(symbols, rows), rel=0.001)
 
 
+def test_tables_of_small_values_are_short(tables: ProbabilityTables) -> None:
+    values = np.zeros((LEVELS, 2 * Y_REACH + 2))
+    values[:, Y_REACH - 1 : Y_REACH + 2] = 1e8, 5e8, 1e8
+    reaches = reaches_of(ProbabilityTables.fit(values, np.zeros((1, 2 * Z_REACH + 2)), np.ones(1)).y)
+    assert reaches is not None
+    assert (reaches == 1).all()
+    np.testing.assert_array_equal(TableModels(tables.y).reaches, reaches_of(tables.y))
+
+
+@pytest.mark.parametrize("value", [2, -2, 255, -300, 32767])
+def test_values_beyond_a_short_table_are_escaped(value: int) -> None:
+    short = np.zeros((3, 2 * Y_REACH + 2), np.uint32)
+    short[:, Y_REACH - 1 : Y_REACH + 2], short[:, -1] = 1000, 1
+    short[1, Y_REACH - 2], short[1, Y_REACH + 2] = 7, 7
+    models = TableModels(short)
+    rows, symbols = np.array([0, 1, 2, 0, 1], np.uint8), np.array([1, value, value, -1, 0], np.int16)
+    written = coded(symbols, rows, models)
+    np.testing.assert_array_equal(SymbolDecoder(written).get(rows, models), symbols)
+    assert abs(len(written) * 8 - models.code_length(symbols, rows)) < 64
+
+
+def test_a_table_with_a_hole_is_none() -> None:
+    whole = np.ones((2, 12), np.uint32)
+    assert reaches_of(whole).tolist() == [5, 5]  # type: ignore[union-attr]
+    for column in (0, 5, 10, 11):
+        holed = whole.copy()
+        holed[1, column] = 0
+        assert reaches_of(holed) is None
+    whole[0, [0, 10]] = 0
+    assert reaches_of(whole).tolist() == [4, 5]  # type: ignore[union-attr]
+
+
 def test_nothing_is_written_for_no_symbols(models: CoderModels) -> None:
     nothing = np.zeros(0, np.uint8)
     assert len(coded(nothing.astype(np.int16), nothing, models.y)) <= 4
@@ -103,8 +135,8 @@ def test_unread_payload_is_corrupt(models: CoderModels) -> None:
 
 
 def test_tables_give_every_symbol_a_place_and_follow_the_counts(tables: ProbabilityTables) -> None:
-    assert tables.y.min() >= 1
-    assert tables.z.min() >= 1
+    assert reaches_of(tables.y) is not None
+    assert reaches_of(tables.z) is not None
     rows = np.full(100_000, 30, np.uint8)
     skewed = np.abs(normal_symbols(rows))
     counts = histogram(rows, skewed, LEVELS, Y_REACH)

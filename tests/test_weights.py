@@ -17,7 +17,7 @@ from vaetools.errors import ModelError
 from vaetools.model.config import ModelConfig
 from vaetools.model.distributions import Noise
 from vaetools.model.scales import LEVELS
-from vaetools.model.tables import TOTAL, Y_REACH, Z_REACH, ProbabilityTables
+from vaetools.model.tables import TOTAL, Y_REACH, Z_REACH, ProbabilityTables, reaches_of
 from vaetools.model.vae import VAE
 from vaetools.model.weights import find_by_hash, find_by_name, load_weights, save_weights
 
@@ -94,7 +94,7 @@ def test_tables_come_back_exactly(saved: Path, vae: VAE) -> None:
 def test_tables_are_probabilities() -> None:
     tables = fitted_tables(4)
     for table in (tables.y, tables.z):
-        assert table.min() >= 1
+        assert reaches_of(table) is not None
         np.testing.assert_allclose(table.sum(1) / TOTAL, 1, atol=1e-3)
 
 

@@ -1,7 +1,8 @@
 """Symbols to bytes and back, with constriction's range coder and the model's integer tables.
 
 Symbols are sorted by their table, so that one call codes all that share one. A value beyond its table's reach is coded
-as the table's last symbol, the escape, and again as 16 plain bits after the group's sequence ends.
+as the table's last symbol, the escape, and again as 16 plain bits after the group's sequence ends. Most tables reach no
+further than a few steps: the coder looks a symbol up in a short one twice as fast.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Corrupt
-from ..model.tables import ProbabilityTables, column_of
+from ..model.tables import ProbabilityTables, column_of, reaches_of
 
 Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
@@ -23,14 +24,19 @@ _PLAIN = constriction.stream.model.Uniform(1 << PLAIN_BITS)
 
 
 class TableModels:
-    """The coder's form of one set of tables, (rows, 2 * reach + 2) frequencies."""
+    """The coder's form of one set of tables, (rows, 2 * reach + 2) frequencies. reaches: (rows,) of each, int32."""
 
     def __init__(self, table: Array) -> None:
         self.reach = (table.shape[1] - 2) // 2
+        reaches = reaches_of(table)
+        assert reaches is not None
+        self.reaches = reaches
         # Whole numbers and sums of them are exact in float64, and the coder scales them by IEEE operations in a fixed
         # order: it arrives at the same fixed-point table on every machine.
-        self.models = [_Categorical(row.astype(np.float64), perfect=False) for row in table]
-        self._bits = -np.log2(table / table.sum(1, keepdims=True, dtype=np.float64))
+        self.models = [_Categorical(row[row > 0].astype(np.float64), perfect=False) for row in table]
+        bits = -np.log2(np.maximum(table, 1) / table.sum(1, keepdims=True, dtype=np.float64))
+        bits[:, -1] += PLAIN_BITS
+        self._bits = np.where(table > 0, bits, bits[:, -1:])
 
     def code_length(self, symbols: Array, rows: Array) -> float:
         """Bits that an ideal coder writes for (N,) symbols in the (N,) tables."""
@@ -38,8 +44,7 @@ class TableModels:
 
     def code_lengths(self, symbols: Array, rows: Array) -> Array:
         """The same for each symbol, (N,) float64."""
-        columns = column_of(symbols, self.reach)
-        bits: Array = self._bits[rows, columns] + PLAIN_BITS * (columns == 2 * self.reach + 1)
+        bits: Array = self._bits[rows, column_of(symbols, self.reach)]
         return bits
 
 
@@ -59,10 +64,11 @@ class SymbolEncoder:
     def put(self, symbols: Array, rows: Array, models: TableModels) -> None:
         """symbols: (N,) whole numbers within +-32767; rows: (N,) the table of each, uint8."""
         values = symbols[np.argsort(rows, kind="stable")]
-        columns = column_of(values, models.reach)
-        for row, start, end in _groups(rows, len(models.models)):
+        groups, reaches = _groups(rows, models)
+        columns = column_of(values, reaches)
+        for row, start, end in groups:
             self._coder.encode(columns[start:end], models.models[row])
-        escaped = columns == 2 * models.reach + 1
+        escaped = columns == 2 * reaches + 1
         if escaped.any():
             self._coder.encode(values[escaped].astype(np.int32) + PLAIN_OFFSET, _PLAIN)
 
@@ -81,13 +87,13 @@ class SymbolDecoder:
 
     def get(self, rows: Array, models: TableModels) -> Array:
         """(N,) int32 symbols for the (N,) tables."""
-        reach = models.reach
+        groups, reaches = _groups(rows, models)
         values = np.empty(len(rows), np.int32)
         try:
-            for row, start, end in _groups(rows, len(models.models)):
+            for row, start, end in groups:
                 values[start:end] = self._coder.decode(models.models[row], end - start)
-            escaped = values == 2 * reach + 1
-            values -= reach
+            escaped = values == 2 * reaches + 1
+            values -= reaches
             if escaped.any():
                 values[escaped] = self._coder.decode(_PLAIN, int(escaped.sum())) - PLAIN_OFFSET
         except (AssertionError, ValueError) as error:  # what constriction raises on invalid data
@@ -102,9 +108,11 @@ class SymbolDecoder:
             raise Corrupt("the payload holds more than the image")
 
 
-def _groups(rows: Array, count: int) -> list[tuple[int, int, int]]:
-    """(table, start, end) of each table that occurs, in the order of the sorted symbols."""
-    counts = np.bincount(rows, minlength=count)
+def _groups(rows: Array, models: TableModels) -> tuple[list[tuple[int, int, int]], Array]:
+    """(table, start, end) of each table that occurs, in the order of the sorted symbols, and the reach of each of these, (N,)."""
+    counts = np.bincount(rows, minlength=len(models.models))
     used = np.flatnonzero(counts)
-    ends = np.cumsum(counts[used])
-    return list(zip(used.tolist(), (ends - counts[used]).tolist(), ends.tolist(), strict=True))
+    counts = counts[used]
+    ends = np.cumsum(counts)
+    groups = list(zip(used.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True))
+    return groups, np.repeat(models.reaches[used], counts)

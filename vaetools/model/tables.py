@@ -14,13 +14,15 @@ Y_REACH, Z_REACH = 255, 127
 TOTAL = 1 << 22  # of a row, about; the coder itself works with 24 bits
 PRIOR_COUNT = 50.0
 TAIL = 0.001
+CUT = 1e-6  # the largest share of a row beyond its reach: what a shorter table, found faster, costs in escapes
 
 
 @dataclass(frozen=True)
 class ProbabilityTables:
     """Frequencies of the symbols -reach..reach and, last, of the escape for all others.
 
-    y: (64, 2 * 255 + 2), one row per scale index. z: (Z, 2 * 127 + 2), one per channel. uint32, every one at least 1.
+    y: (64, 2 * 255 + 2), one row per scale index. z: (Z, 2 * 127 + 2), one per channel. uint32, at least 1 up to the reach of its
+    row and for the escape, and 0 beyond.
     """
 
     y: np.ndarray
@@ -33,8 +35,8 @@ class ProbabilityTables:
         return cls(_fit(y_counts, y_scale, Y_REACH), _fit(z_counts, z_scale, Z_REACH))
 
 
-def column_of(symbols: np.ndarray, reach: int) -> np.ndarray:
-    """Where symbols stand in a row of a table, int32; beyond +-reach, at the escape."""
+def column_of(symbols: np.ndarray, reach: int | np.ndarray) -> np.ndarray:
+    """Where symbols stand in a row of so large a reach, int32; beyond it, at the escape."""
     values = symbols.astype(np.int32)
     columns: np.ndarray = np.where(np.abs(values) > reach, 2 * reach + 1, values + reach).astype(np.int32)
     return columns
@@ -56,4 +58,20 @@ def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:
     prior[:, :-1] = (1 - TAIL) * normal.log_bin(grid[None]).exp().numpy() + TAIL * tail / tail.sum()
     prior[:, -1] = TAIL / 100
     weight = counts + PRIOR_COUNT * prior / prior.sum(1, keepdims=True)
-    return np.maximum(1, np.round(weight / weight.sum(1, keepdims=True) * TOTAL)).astype(np.uint32)
+    share = weight / weight.sum(1, keepdims=True)
+    beyond = np.cumsum((share[:, :reach] + share[:, -2:reach:-1]), axis=1)  # of the symbols from the ends inwards
+    reaches = np.minimum(reach, reach - (beyond < CUT).sum(1))
+    inside = np.abs(np.arange(-reach, reach + 1)) <= reaches[:, None]
+    share[:, -1] += np.where(inside, 0, share[:, :-1]).sum(1)
+    frequencies = np.maximum(1, np.round(share * TOTAL)).astype(np.uint32)
+    frequencies[:, :-1][~inside] = 0
+    return frequencies
+
+
+def reaches_of(table: np.ndarray) -> np.ndarray | None:
+    """(R,) the reach of each row of a table, int32; None if it is no table: an escape, or a value up to the reach, is missing."""
+    reach = (table.shape[1] - 2) // 2
+    present = table[:, :-1] > 0
+    reaches: np.ndarray = present[:, reach:].sum(1, dtype=np.int32) - 1
+    expected = np.abs(np.arange(-reach, reach + 1)) <= reaches[:, None]
+    return reaches if (present == expected).all() and table[:, -1].all() and (reaches >= 0).all() else None

@@ -22,7 +22,7 @@ from ..errors import ModelError
 from ..files import replace_bytes
 from .config import ModelConfig
 from .scales import BIAS_MAX, BIAS_UNIT, LEVELS, WEIGHT_MAX, WEIGHT_UNIT
-from .tables import Y_REACH, Z_REACH, ProbabilityTables
+from .tables import Y_REACH, Z_REACH, ProbabilityTables, reaches_of
 from .vae import VAE
 
 PACKAGED = Path(__file__).parent.parent / "weights"
@@ -143,7 +143,7 @@ def _take_tables(path: Path, tensors: dict[str, Tensor], config: ModelConfig) ->
         return None
     shapes = {"y": (LEVELS, 2 * Y_REACH + 2), "z": (config.hyper_channels, 2 * Z_REACH + 2)}
     for key, shape in shapes.items():
-        if key not in found or found[key].shape != shape or not found[key].all():
+        if key not in found or found[key].shape != shape or reaches_of(found[key]) is None:
             raise ModelError(f"{path}: its probability tables do not fit the config")
     return ProbabilityTables(found["y"], found["z"])
 
