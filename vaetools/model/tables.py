@@ -14,7 +14,7 @@ Y_REACH, Z_REACH = 255, 127
 TOTAL = 1 << 22  # of a row, about; the coder itself works with 24 bits
 PRIOR_COUNT = 50.0
 TAIL = 0.001
-CUT = 1e-6  # the largest share of a row beyond its reach: what a shorter table, found faster, costs in escapes
+CUT = 1e-5  # the largest share of a row beyond its reach: what a shorter table, found faster, costs in escapes
 
 
 @dataclass(frozen=True)
