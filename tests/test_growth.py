@@ -91,6 +91,19 @@ def test_train_gives_a_model_more_latents(weights: Path, photo_folder: Path, tmp
     assert more.exit_code == 0, more.output
 
 
+def test_another_range_starts_with_what_the_model_does(given: VAE, weights: Path, photo_folder: Path, tmp_path: Path) -> None:
+    low, high = given.config.quality_lambdas
+    middle = (low * high) ** 0.5
+    options = ("--epochs", 1, "--steps-per-epoch", 1, "--batch", 2, "--learning-rate", 1e-9, "--quality-range", low, middle)
+    done = run("train", photo_folder, "--out", tmp_path, "--start-from", weights, *options)
+    assert done.exit_code == 0, done.output
+    tuned = load_weights(next(tmp_path.glob("*.safetensors"))).vae
+    assert tuned.config.quality_lambdas == (low, middle)
+    for before, after in ((0.0, 0.0), (0.5, 1.0)):
+        expected, found = (vae.gain_y(torch.tensor([at])) for vae, at in ((given, before), (tuned, after)))
+        assert torch.allclose(found, expected, rtol=0.02)
+
+
 @pytest.mark.parametrize("count", [BEFORE, BEFORE - 2, BEFORE + 1, 552])
 def test_impossible_numbers_are_refused(weights: Path, photo_folder: Path, tmp_path: Path, count: int) -> None:
     done = run("train", photo_folder, "--out", tmp_path / "run", "--start-from", weights, "--latents", count)

@@ -71,9 +71,16 @@ class Trainer:
         self.network: nn.Module = self.net  # with several ranks, wrapped when the training starts
 
     def start_from(self, vae: VAE) -> None:
-        """Start with its weights. It is a network of the same shape."""
+        """Start with its weights. It is a network of the same shape.
+
+        At a Lagrange multiplier it does what it did, if its range was another one; a denoiser, whose qualities are levels of
+        noise, starts with what was at the same quality.
+        """
         for network in (self.net, self.average):
             network.load_state_dict(vae.state_dict())
+            if self.config.noise == vae.config.noise:
+                network.config = replace(network.config, quality_lambdas=vae.config.quality_lambdas)
+                network.set_qualities(self.config.quality_lambdas)
 
     def set_qualities(self, lambdas: tuple[float, float]) -> None:
         for network in (self.net, self.average):
