@@ -104,17 +104,31 @@ def test_another_range_starts_with_what_the_model_does(given: VAE, weights: Path
         assert torch.allclose(found, expected, rtol=0.02)
 
 
-@pytest.mark.parametrize("count", [BEFORE, BEFORE - 2, BEFORE + 1, 552])
+@pytest.mark.parametrize("count", [BEFORE, BEFORE - 2, BEFORE + 1, BEFORE + 50])
 def test_impossible_numbers_are_refused(weights: Path, photo_folder: Path, tmp_path: Path, count: int) -> None:
     done = run("train", photo_folder, "--out", tmp_path / "run", "--start-from", weights, "--latents", count)
     assert done.exit_code == 2
-    assert f"the model has {BEFORE} latents: it can get an even number above that, up to 550" in done.stderr
+    assert f"the model has {BEFORE} latents: it can get an even number above that, up to {BEFORE + 48}" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_a_gaussian_posterior_is_refused() -> None:
     with pytest.raises(UsageError, match="the model has a gaussian posterior"):
         check_growth(tiny("gaussian"), AFTER)
+
+
+def test_a_denoiser_is_refused() -> None:
+    with pytest.raises(UsageError, match="the model is a denoiser"):
+        check_growth(tiny(noise=(75.0, 5.0)), AFTER)
+
+
+def test_gray_models_get_no_more_than_their_patches_have(gray16_folder: Path) -> None:
+    given = VAE(tiny(image_channels=1, bit_depth=16)).eval()
+    most = BEFORE + 4 * 4
+    cache = ImageCache.load(gray16_folder, given.config, 1 << 30)
+    assert grow(given, most, cache, 0).config.latent_channels == most
+    with pytest.raises(UsageError, match=f"up to {most}"):
+        check_growth(given.config, most + 2)
 
 
 def test_latents_need_a_model_to_start_from(photo_folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 
 PRECISION = 1 << 16
-UNIT = 1 << 14  # of a step; what the row does not cover has a frequency of 1, as a coder has no symbol of none
+UNIT = 1 << 14  # of a step; what the row does not cover has a frequency of 1
 MAX_REACH = 4095  # from -reach to reach; six standard deviations of 256, CompressAI's widest, are 1564
 
 

@@ -70,15 +70,18 @@ class QualityGain(nn.Module):
 
     @torch.no_grad()
     def rescale(self, low: float, high: float) -> None:
-        """Give qualities 0 and 1 the factors that `low` and `high` have had, which may lie beyond 0 and 1."""
+        """Give qualities 0 and 1 the factors of `low` and `high`, beyond 0 and 1 too; between, as near as knots allow."""
         at = torch.linspace(low, high, len(self.log_gain), device=self.log_gain.device)
-        self.log_gain.copy_(self(at)[:, :, 0, 0].log())
+        self.log_gain.copy_(self._log_gain_at(at))
 
     def forward(self, quality: Tensor) -> Tensor:
-        """(B,) qualities in [0, 1] -> (B, C, 1, 1) factors. Beyond, they go on as they end."""
+        """(B,) qualities in [0, 1] -> (B, C, 1, 1) factors."""
+        return self._log_gain_at(quality).exp()[:, :, None, None]
+
+    def _log_gain_at(self, quality: Tensor) -> Tensor:
+        """(B,) qualities -> (B, C). Beyond 0 and 1 it goes on as it ends."""
         last = len(self.log_gain) - 1
         position = quality * last
         knot = position.floor().clamp(0, last - 1).long()
         fraction = (position - knot)[:, None]
-        log_gain = torch.lerp(self.log_gain[knot], self.log_gain[knot + 1], fraction)
-        return log_gain.exp()[:, :, None, None]
+        return torch.lerp(self.log_gain[knot], self.log_gain[knot + 1], fraction)

@@ -9,7 +9,7 @@ from typing import Any
 # Of glibc's mallopt. Larger blocks than the first, at most 32 MiB, come from the system one by one; more than the second, free at
 # the end of the heap, goes back.
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
-LARGEST_FROM_HEAP, ALL_OF_IT = 32 << 20, 2**31 - 1
+LARGEST_FROM_HEAP, ALMOST_ALL = 32 << 20, 2**31 - 1
 
 
 @cache
@@ -33,7 +33,7 @@ def give_back() -> None:
 
 
 def keep() -> None:
-    """From now on, freed memory stays with the process, for all it does. Where the C library is glibc, else nothing.
+    """From now on, freed memory stays with the process, but for blocks above 32 MiB. Where the C library is glibc, else nothing.
 
     A step of training makes and frees the tensors of the one before. Pages that go back to the system in between, and come again
     filled with zeros, took a third of its time.
@@ -41,4 +41,4 @@ def keep() -> None:
     library = _c_library()
     if library is not None and hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, LARGEST_FROM_HEAP)
-        library.mallopt(M_TRIM_THRESHOLD, ALL_OF_IT)
+        library.mallopt(M_TRIM_THRESHOLD, ALMOST_ALL)

@@ -59,8 +59,8 @@ def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:
     prior[:, -1] = TAIL / 100
     weight = counts + PRIOR_COUNT * prior / prior.sum(1, keepdims=True)
     share = weight / weight.sum(1, keepdims=True)
-    beyond = np.cumsum((share[:, :reach] + share[:, -2:reach:-1]), axis=1)  # of the symbols from the ends inwards
-    reaches = np.minimum(reach, reach - (beyond < CUT).sum(1))
+    beyond = np.cumsum(share[:, :reach] + share[:, -2:reach:-1], axis=1)  # of the symbols from the ends inwards
+    reaches = reach - (beyond < CUT).sum(1)
     inside = np.abs(np.arange(-reach, reach + 1)) <= reaches[:, None]
     share[:, -1] += np.where(inside, 0, share[:, :-1]).sum(1)
     frequencies = np.maximum(1, np.round(share * TOTAL)).astype(np.uint32)

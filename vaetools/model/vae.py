@@ -144,10 +144,14 @@ class VAE(nn.Module):
         self.z_raw_scale = nn.Parameter(torch.full((z,), 2.0))
 
     def set_qualities(self, lambdas: tuple[float, float]) -> None:
-        """Give qualities 0 and 1 other Lagrange multipliers. What the network does at a multiplier stays the same."""
-        bottom, top = (math.log(value) for value in self.config.quality_lambdas)
+        """Give qualities 0 and 1 other Lagrange multipliers. At a multiplier the network does what it did, as nearly as the knots
+        of its gains allow; a denoiser does so at a quality, which is its level of noise. Raises ModelError on impossible ones.
+        """
+        before, self.config = self.config, replace(self.config, quality_lambdas=lambdas)
+        if self.config.noise is not None or self.config == before:
+            return
+        bottom, top = (math.log(value) for value in before.quality_lambdas)
         low, high = ((math.log(value) - bottom) / (top - bottom) for value in lambdas)
-        self.config = replace(self.config, quality_lambdas=lambdas)
         for module in self.modules():
             if isinstance(module, QualityGain):
                 module.rescale(low, high)

@@ -24,7 +24,7 @@ from ..model.scales import INDEX_PER_UNIT, LEVELS, scale_of
 from ..model.vae import VAE
 from .data import CropSampler, ImageCache, to_unit_range
 
-CROP, BATCH, STEPS = 256, 8, 24  # the crop in pixels, or what is nearest below it that the network takes
+CROP, BATCH, STEPS = 256, 8, 24  # the crop in pixels, or the nearest that the network takes
 LOWEST = 0.4  # quality: below it, new latents have little to say
 RIDGE = 1e-5  # of the variance of a pixel
 COMPARED = 1500  # positions at which tables are compared
@@ -62,7 +62,7 @@ class Sample:
             pixels, left = (_patches(x, side) for x in (images - 0.5, images - restored))
             spread = quality[:, None].expand(-1, len(pixels) // BATCH).reshape(-1)
             parts.append(cls(pixels, left, _positions(inside), _positions(symbols.index), spread))
-        return cls(*(torch.cat([getattr(part, name) for part in parts]).clone() for name in cls.__dataclass_fields__))
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -87,9 +87,12 @@ def check_growth(config: ModelConfig, latents: int) -> None:
     """Raises UsageError if a network of this shape cannot be given so many latents."""
     if config.posterior != "uniform":
         raise UsageError(f"the model has a {config.posterior} posterior: only one with a uniform posterior can get more latents")
+    if config.noise is not None:
+        raise UsageError("the model is a denoiser, which leaves out what it should: it cannot get more latents")
     before = config.latent_channels
-    if latents <= before or latents % 2 or before % 2 or latents > MAX_LATENT_CHANNELS:
-        raise UsageError(f"the model has {before} latents: it can get an even number above that, up to {MAX_LATENT_CHANNELS}")
+    most = min(MAX_LATENT_CHANNELS, before + config.image_channels * config.latent_stride**2)
+    if latents <= before or latents % 2 or latents > most:
+        raise UsageError(f"the model has {before} latents: it can get an even number above that, up to {most}")
 
 
 @torch.no_grad()
@@ -173,7 +176,7 @@ def _choose_tables(grown: VAE, sample: Sample, values: Tensor, kept: Tensor, add
     some = torch.linspace(0, len(values) - 1, min(COMPARED, len(values))).long()
     gain = grown.gain_y(sample.quality[some])[:, added, 0, 0]
     symbols = (values[some] * gain).round()
-    scales = scale_of(torch.arange(LEVELS))
+    scales = scale_of(torch.arange(LEVELS, device=sample.index.device))
     up, out = grown.scales.up_out, grown.scales.residual_out
     assert up.bias is not None
     assert out.bias is not None

@@ -71,14 +71,10 @@ class Trainer:
         self.network: nn.Module = self.net  # with several ranks, wrapped when the training starts
 
     def start_from(self, vae: VAE) -> None:
-        """Start with its weights. It is a network of the same shape.
-
-        At a Lagrange multiplier it does what it did, if its range was another one; a denoiser, whose qualities are levels of
-        noise, starts with what was at the same quality.
-        """
+        """Start with its weights. It is a network of the same shape, perhaps with other qualities."""
         for network in (self.net, self.average):
             network.load_state_dict(vae.state_dict())
-            if self.config.noise == vae.config.noise:
+            if self.config.noise == vae.config.noise:  # else qualities are levels of noise now
                 network.config = replace(network.config, quality_lambdas=vae.config.quality_lambdas)
                 network.set_qualities(self.config.quality_lambdas)
 
@@ -183,6 +179,7 @@ def train(
             report.refuse_existing()
         else:
             config = ModelConfig.from_json(saved["config"])
+            wanted = replace(config, quality_lambdas=quality_lambdas or config.quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
         check_crops(config, settings)
         latents = config.latent_channels
@@ -196,8 +193,7 @@ def train(
                 trainer.restore(saved)
             except (KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise TrainingError(f"{run}: the checkpoint is of another version of vaetools ({error})") from None
-            if quality_lambdas:
-                trainer.set_qualities(quality_lambdas)
+            trainer.set_qualities(wanted.quality_lambdas)
             report.resumed(trainer.progress)
         elif start is not None:
             grows = start.vae.config.latent_channels != latents
