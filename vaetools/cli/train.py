@@ -33,8 +33,8 @@ DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
     nargs=2,
     type=float,
     metavar="LOW HIGH",
-    help="Lagrange multipliers of quality 0 and 100 [default: of the preset, for photo 0.0006 0.16; with --denoise 0.01 1; of the "
-    "model or the run that is gone on with]; higher costs bits and saves detail.",
+    help="Lagrange multipliers of quality 0 and 100 [default: of the preset, for photo 0.0006 0.16; with --denoise 0.01 1; or of "
+    "the model or run that goes on]; higher costs bits and saves detail.",
 )
 @click.option(
     "--posterior",
