@@ -69,10 +69,16 @@ def stripes(contrast: int) -> Tensor:
     return columns.clamp(0, 255).to(torch.uint8).expand(3, 128, 128)
 
 
+def checks(contrast: int) -> Tensor:
+    """(3, 128, 128) uint8, a board of dark and light fields of one pixel."""
+    fields = 2 * ((torch.arange(128)[:, None] + torch.arange(128)) % 2) - 1
+    return (128 + contrast * fields).clamp(0, 255).to(torch.uint8).expand(3, 128, 128)
+
+
 @pytest.mark.parametrize("quality", [0, 60, 100])
 def test_patterns_that_the_model_cannot_hold_are_kept_lossless(codec: Codec, quality: float) -> None:
     dithered = torch.from_numpy(np.array(Image.fromarray(skimage.data.astronaut()).convert("1"), np.uint8) * 255)
-    for image in (stripes(127), stripes(80), dithered[None]):
+    for image in (checks(127), checks(80), dithered[None]):
         (coded,) = codec.encode([to_picture(image)], Rate("quality", quality))
         assert "kept lossless" in coded.notes[0]
         assert torch.equal(codec.decompress(coded.to_bytes()), image)

@@ -61,7 +61,8 @@ def test_alpha_comes_back_exactly() -> None:
 
 def test_bilevel_images_come_back_bilevel() -> None:
     image = photograph("1")
-    restored = opened(saved(image))
+    with pytest.warns(UserWarning, match="kept lossless"):
+        restored = opened(saved(image))
     assert restored.mode == "1"
     assert np.array_equal(np.asarray(restored), np.asarray(image))
 
