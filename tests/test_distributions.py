@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from vaetools.model.distributions import LIKELIHOOD_MIN, GaussianPosterior, Noise, NormalPrior, UniformPosterior
-from vaetools.model.vae import Outcome
-from vaetools.training.objective import LOSS_UNIT, likelihood_variance, negative_elbo, quality_lambda, rate_distortion
+from vaetools.model.vae import Outcome, quality_lambda
+from vaetools.training.objective import LOSS_UNIT, likelihood_variance, negative_elbo, rate_distortion
 
 means = st.floats(-8, 8)
 scales = st.floats(0.11, 20)

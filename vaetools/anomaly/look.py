@@ -19,7 +19,8 @@ from ..images.png import png_bytes
 from ..model.precision import autocast
 from ..model.quantiser import pad_to_stride
 from ..model.space import Latents, LatentSpace
-from ..training.objective import likelihood_variance, quality_lambda
+from ..model.vae import quality_lambda
+from ..training.objective import likelihood_variance
 
 
 @dataclass(frozen=True)

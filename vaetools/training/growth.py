@@ -102,18 +102,19 @@ def grow(vae: VAE, latents: int, cache: ImageCache, seed: int) -> VAE:
     torch.manual_seed(seed)
     grown = VAE(replace(vae.config, latent_channels=latents)).to(vae.z_raw_scale.device).eval()
     kept, added = kept_and_added(vae.config.latent_channels, latents)
-    _copy(vae, grown, kept)
+    _copy(vae, grown, kept, added)
     sample = Sample.gather(vae, cache, seed)
     values = _fit_transform(grown, sample, added)
     _choose_tables(grown, sample, values, kept, added)
     return grown
 
 
-def _copy(vae: VAE, grown: VAE, kept: Tensor) -> None:
+def _copy(vae: VAE, grown: VAE, kept: Tensor, added: Tensor) -> None:
     """All weights of the given latents; what reads or predicts the new ones is zero."""
     m = grown.config.latent_channels
     twice, thrice = (torch.cat([kept + m * part for part in range(parts)]) for parts in (2, 3))
-    fresh = grown.hyper_decoder[-1].weight[m:].clone()  # type: ignore[index]
+    features = grown.get_parameter("hyper_decoder.4.weight")
+    fresh = features[m + added]  # a copy
     rows: dict[str, Tensor] = {
         "encoder_inner.2": kept,
         "hyper_decoder.4": twice,
@@ -143,9 +144,7 @@ def _copy(vae: VAE, grown: VAE, kept: Tensor) -> None:
         else:
             parameter.copy_(given[name])
     # Features for the context of the new latents, which must not be zero while the context's weights are.
-    new = torch.ones(m, dtype=torch.bool)
-    new[kept] = False
-    grown.hyper_decoder[-1].weight[m:][new] = fresh[new]  # type: ignore[index]
+    features[m + added] = fresh
 
 
 def _fit_transform(grown: VAE, sample: Sample, added: Tensor) -> Tensor:
@@ -175,17 +174,18 @@ def _choose_tables(grown: VAE, sample: Sample, values: Tensor, kept: Tensor, add
     half = grown.config.latent_channels // 2
     some = torch.linspace(0, len(values) - 1, min(COMPARED, len(values))).long()
     gain = grown.gain_y(sample.quality[some])[:, added, 0, 0]
-    symbols = (values[some] * gain).round()
+    symbols, index = (values[some] * gain).round(), sample.index[some]
     scales = scale_of(torch.arange(LEVELS, device=sample.index.device))
     up, out = grown.scales.up_out, grown.scales.residual_out
     assert up.bias is not None
     assert out.bias is not None
+    halves = [torch.nonzero((kept < half) == first)[:, 0] for first in (False, True)]
     for number, channel in enumerate(added.tolist()):
-        donors = [place for place, donor in enumerate(kept.tolist()) if (donor < half) == (channel < half)]
+        donors = halves[channel < half]
         _, shift, donor = min(
-            (cost, shift, donors[place])
+            (cost, shift, int(donors[place]))
             for shift in SHIFTS
-            for place, cost in enumerate(_bits(symbols[:, number], sample.index[some][:, donors], shift, scales))
+            for place, cost in enumerate(_bits(symbols[:, number], index[:, donors], shift, scales))
         )
         source = int(kept[donor])
         rows, given = 4 * channel + torch.arange(4), 4 * source + torch.arange(4)

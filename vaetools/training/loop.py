@@ -35,7 +35,7 @@ from ..storage.place import Source
 from .calibration import calibrate
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
-from .growth import check_growth, grow
+from .growth import grow
 from .muon import Muon
 from .objective import Losses, rate_distortion
 from .ranks import Ranks
@@ -72,11 +72,11 @@ class Trainer:
 
     def start_from(self, vae: VAE) -> None:
         """Start with its weights. It is a network of the same shape, perhaps with other qualities."""
+        if self.config.noise == vae.config.noise:  # else qualities are levels of noise now
+            vae = copy.deepcopy(vae)
+            vae.set_qualities(self.config.quality_lambdas)
         for network in (self.net, self.average):
             network.load_state_dict(vae.state_dict())
-            if self.config.noise == vae.config.noise:  # else qualities are levels of noise now
-                network.config = replace(network.config, quality_lambdas=vae.config.quality_lambdas)
-                network.set_qualities(self.config.quality_lambdas)
 
     def set_qualities(self, lambdas: tuple[float, float]) -> None:
         for network in (self.net, self.average):
@@ -182,9 +182,6 @@ def train(
             wanted = replace(config, quality_lambdas=quality_lambdas or config.quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
         check_crops(config, settings)
-        latents = config.latent_channels
-        if start is not None and start.vae.config.latent_channels != latents:
-            check_growth(start.vae.config, latents)
         cache = ImageCache.load(folder, config, settings.cache_bytes, only=only)
         report.folder(cache, settings.crops[0][1])
         trainer = Trainer(config, settings, ranks)
@@ -196,6 +193,7 @@ def train(
             trainer.set_qualities(wanted.quality_lambdas)
             report.resumed(trainer.progress)
         elif start is not None:
+            latents = config.latent_channels
             grows = start.vae.config.latent_channels != latents
             trainer.start_from(grow(start.vae, latents, cache, settings.seed) if grows else start.vae)
         else:

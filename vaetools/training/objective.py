@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model.vae import Outcome
-from ..model.vae import quality_lambda as quality_lambda
+from ..model.vae import Outcome, quality_lambda
 
 LOSS_UNIT = 0.1  # keeps the loss, and the gradients that are clipped at 1, of order one
 
