@@ -61,7 +61,7 @@ def _fit(counts: np.ndarray, scale: np.ndarray, reach: int) -> np.ndarray:
     share = weight / weight.sum(1, keepdims=True)
     beyond = np.cumsum(share[:, :reach] + share[:, -2:reach:-1], axis=1)  # of the symbols from the ends inwards
     reaches = reach - (beyond < CUT).sum(1)
-    inside = np.abs(np.arange(-reach, reach + 1)) <= reaches[:, None]
+    inside = _within(reaches, reach)
     share[:, -1] += np.where(inside, 0, share[:, :-1]).sum(1)
     frequencies = np.maximum(1, np.round(share * TOTAL)).astype(np.uint32)
     frequencies[:, :-1][~inside] = 0
@@ -73,5 +73,10 @@ def reaches_of(table: np.ndarray) -> np.ndarray | None:
     reach = (table.shape[1] - 2) // 2
     present = table[:, :-1] > 0
     reaches: np.ndarray = present[:, reach:].sum(1, dtype=np.int32) - 1
-    expected = np.abs(np.arange(-reach, reach + 1)) <= reaches[:, None]
-    return reaches if (present == expected).all() and table[:, -1].all() and (reaches >= 0).all() else None
+    return reaches if (present == _within(reaches, reach)).all() and table[:, -1].all() and (reaches >= 0).all() else None
+
+
+def _within(reaches: np.ndarray, widest: int) -> np.ndarray:
+    """(R, 2 * widest + 1): which of the values from -widest to widest are up to the reach of each row."""
+    mask: np.ndarray = np.abs(np.arange(-widest, widest + 1)) <= reaches[:, None]
+    return mask
