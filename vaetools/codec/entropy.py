@@ -2,7 +2,7 @@
 
 Symbols are sorted by their table, so that one call codes all that share one. A value beyond its table's reach is coded
 as the table's last symbol, the escape, and again as 16 plain bits after the group's sequence ends. Most tables reach no
-further than a few steps: the coder looks a symbol up in a short one twice as fast.
+further than a few steps: the coder looks a symbol up in a short one in little more than half the time.
 """
 
 from __future__ import annotations
