@@ -143,3 +143,92 @@ def test_tables_give_every_symbol_a_place_and_follow_the_counts(tables: Probabil
     fitted = ProbabilityTables.fit(counts, np.zeros((1, 2 * Z_REACH + 2)), np.ones(1))
     before, after = (TableModels(t.y).code_length(skewed, rows) for t in (tables, fitted))
     assert after < before - 50_000  # knowing the sign saves almost a bit for each symbol that is not zero
+
+
+# Rare tables.
+
+
+def rare_symbols(count: int, others: dict[int, int]) -> np.ndarray:
+    symbols = np.zeros(count, np.int16)
+    for place, value in others.items():
+        symbols[place] = value
+    return symbols
+
+
+@pytest.mark.parametrize("others", [{}, {0: 1}, {99_999: -1}, {5: 1, 6: -2, 70_000: 255, 70_001: 256, 99_998: -32767}])
+def test_the_few_that_are_not_zero_come_back(tables: ProbabilityTables, others: dict[int, int]) -> None:
+    models = TableModels(tables.y, rare=2)
+    symbols, rows = rare_symbols(100_000, others), (np.arange(100_000) % 2).astype(np.uint8)
+    decoder = SymbolDecoder(coded(symbols, rows, models))
+    np.testing.assert_array_equal(decoder.get(rows, models), symbols)
+    decoder.finish()
+
+
+@given(data=st.data())
+def test_any_symbols_come_back_with_rare_tables(tables: ProbabilityTables, data: st.DataObject) -> None:
+    models = TableModels(tables.y, rare=data.draw(st.integers(1, LEVELS)))
+    symbols = np.array(data.draw(st.lists(st.integers(-32767, 32767) | st.just(0), max_size=80)), np.int16)
+    rows = np.array(data.draw(st.lists(st.integers(0, LEVELS - 1), min_size=len(symbols), max_size=len(symbols))), np.uint8)
+    encoder = SymbolEncoder()
+    for _ in range(2):
+        encoder.put(symbols, rows, models)
+    decoder = SymbolDecoder(encoder.finish())
+    for _ in range(2):
+        np.testing.assert_array_equal(decoder.get(rows, models), symbols)
+
+
+@pytest.mark.parametrize("share", [1e-5, 1e-4, 1e-3])
+def test_rare_tables_take_next_to_no_more_bits(tables: ProbabilityTables, share: float) -> None:
+    rows = np.zeros(400_000, np.uint8)
+    symbols = (np.random.default_rng(3).random(len(rows)) < share).astype(np.int16)
+    ideal = -len(rows) * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
+    values = 2.6 * symbols.sum()  # which way from zero, and how far, as the tables have it
+    assert len(coded(symbols, rows, TableModels(tables.y, rare=1))) * 8 < 1.1 * ideal + values + 64
+
+
+def test_rare_tables_that_are_wrong_about_an_image_cost_a_bit_a_symbol_and_what_it_is(tables: ProbabilityTables) -> None:
+    rows, symbols = np.zeros(20_000, np.uint8), np.tile(np.array([1, -1, 0, 1], np.int16), 5000)
+    written = coded(symbols, rows, TableModels(tables.y, rare=1))
+    assert len(written) * 8 < 3 * len(rows)
+    assert len(written) < len(coded(symbols, rows, TableModels(tables.y))) / 3
+
+
+def test_tables_are_rare_where_nearly_all_is_zero() -> None:
+    counts = np.zeros((LEVELS, 2 * Y_REACH + 2))
+    counts[:, Y_REACH], counts[:, Y_REACH + 1] = 1e7, 1e6
+    counts[:3, Y_REACH + 1] = 1e3, 9e3, 2e4
+    assert ProbabilityTables.fit(counts, np.zeros((1, 2 * Z_REACH + 2)), np.ones(1)).rare == 2
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_noise_in_place_of_rare_symbols_raises_nothing_but_corrupt(tables: ProbabilityTables, seed: int) -> None:
+    models, rows = TableModels(tables.y, rare=2), (np.arange(3000) % 4).astype(np.uint8)
+    noise = np.random.default_rng(seed).bytes(400)
+    with contextlib.suppress(Corrupt):
+        assert len(SymbolDecoder(noise).get(rows, models)) == 3000
+
+
+def test_more_rare_symbols_than_there_are_is_corrupt(tables: ProbabilityTables) -> None:
+    models = TableModels(tables.y, rare=1)
+    rows = np.zeros(5000, np.uint8)
+    written = coded(rare_symbols(5000, dict.fromkeys(range(0, 5000, 7), 1)), rows, models)
+    with pytest.raises(Corrupt, match="of 90 symbols"):
+        SymbolDecoder(written).get(rows[:90], models)
+    with pytest.raises(Corrupt, match="beyond the last of 4900"):
+        SymbolDecoder(written).get(rows[:4900], models)
+
+
+def test_stream_of_rare_tables_is_the_same_forever() -> None:
+    """As above."""
+    distance = np.abs(np.arange(-20, 22))
+    table = np.stack([1 + 2**20 // 8 ** np.minimum(distance, 9), 2**20 // (1 + distance**2)]).astype(np.uint32)
+    rows = (np.arange(4000) % 7 == 0).astype(np.uint8)
+    symbols = rare_symbols(4000, {1: 1, 2: -1, 300: 3, 301: 20, 2500: 21, 3999: -500})
+    assert coded(symbols, rows, TableModels(table, rare=1)).hex() == GOLDEN_RARE
+
+
+GOLDEN_RARE = (
+    "731b7419228930ea6fc15a370f70d3e1eb82a99ae307a78bf54074c188544618d03ba8dd28e89b1a417f676415ba6d15"
+    "e13ea49ffed74029508e923c533a8bea6ec57647a13df7b0fd6144f71f60fba87fd53289c60e2aa50a55921754a0f3f0"
+    "1814ea39d2dae914a9758d1bb27ac00435a781e75d3fbed39ef894281318ac80db6fb352dfd2c907"
+)

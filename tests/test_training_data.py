@@ -20,7 +20,7 @@ from vaetools.model.config import preset
 from vaetools.model.tables import ProbabilityTables
 from vaetools.model.vae import VAE
 from vaetools.training.calibration import calibrate
-from vaetools.training.data import CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
+from vaetools.training.data import CropSampler, ImageCache, Prefetcher, made_smaller, patch_basis, to_unit_range
 from vaetools.training.settings import TrainingSettings
 
 from .conftest import PHOTOGRAPHS, photograph, tiny
@@ -295,3 +295,68 @@ def test_images_with_a_right_way_up_may_keep_it(cache: ImageCache, mirrored: boo
         upright = any((crop == image[:, :160, left : left + 160]).all() for image in images for left in range(33))
         ways.add(upright)
     assert ways == ({True, False} if mirrored else {True})
+
+
+# Images made smaller.
+
+
+def places_of(crop: np.ndarray, cache: ImageCache) -> int:
+    """In how many images a crop (C, 96, 96) stands as it is, at any place."""
+    count = 0
+    for number in range(len(cache)):
+        windows = np.lib.stride_tricks.sliding_window_view(cache.image(number), (96, 96), axis=(0, 1))  # type: ignore[call-overload]
+        corner = (windows[..., 0, 0] == crop[:, 0, 0]).all(-1)
+        count += any((window == crop).all() for window in windows[corner])
+    return count
+
+
+def test_three_crops_in_four_are_of_images_made_smaller(cache: ImageCache) -> None:
+    crops = CropSampler(cache, 0, mirrored=False, smallest_scale=0.6).batch(0, 96, 80).images
+    assert crops.shape == (80, 3, 96, 96)
+    as_they_are = sum(places_of(crop, cache) > 0 for crop in crops)
+    assert 10 <= as_they_are <= 32
+
+
+def test_no_image_is_made_smaller_unless_asked_for(cache: ImageCache) -> None:
+    crops = CropSampler(cache, 0, mirrored=False).batch(0, 96, 12).images
+    assert all(places_of(crop, cache) for crop in crops)
+
+
+def test_smaller_images_are_drawn_from_the_seed_and_the_step_alone(cache: ImageCache) -> None:
+    first, again = (CropSampler(cache, 5, smallest_scale=0.4).batch(9, 64, 8) for _ in range(2))
+    np.testing.assert_array_equal(first.images, again.images)
+    other = CropSampler(cache, 6, smallest_scale=0.4).batch(9, 64, 8)
+    assert (first.images != other.images).any()
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (1, np.uint8), (1, np.uint16)])
+def test_made_smaller_keeps_type_level_and_place(channels: int, dtype: type[np.generic]) -> None:
+    highest = np.iinfo(dtype).max  # type: ignore[arg-type]
+    ramp = np.linspace(0, highest, 200).astype(dtype)
+    piece = np.repeat(np.tile(ramp, (200, 1))[:, :, None], channels, 2)
+    small = made_smaller(piece, 80)
+    assert small.dtype == dtype
+    assert small.shape == (80, 80, channels)
+    expected = np.interp((np.arange(80) + 0.5) * 2.5 - 0.5, np.arange(200), ramp.astype(float))
+    np.testing.assert_allclose(small[40, 4:-4, 0], expected[4:-4], atol=0.006 * highest)
+
+
+def test_fine_stripes_become_gray_when_made_smaller_and_do_not_beat() -> None:
+    stripes = np.zeros((192, 192, 3), np.uint8)
+    stripes[:, ::2] = 200
+    small = made_smaller(stripes, 64)
+    assert np.ptp(small[8:-8, 8:-8].astype(int)) <= 12
+
+
+def test_images_hardly_larger_than_the_crop_are_taken_whole(tmp_path: Path) -> None:
+    photograph("coffee", 100, 70).save(tmp_path / "coffee.png")
+    cache = ImageCache.load(tmp_path, tiny(), PLENTY)
+    images = CropSampler(cache, 0, smallest_scale=0.1).batch(0, 64, 16).images
+    assert images.shape == (16, 3, 64, 64)
+    assert CropSampler(cache, 0, smallest_scale=0.1).batch(0, 128, 2).images.shape == (2, 3, 128, 128)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1.5, float("nan")])
+def test_scales_that_make_no_image_smaller_are_refused(scale: float) -> None:
+    with pytest.raises(UsageError, match="smallest scale"):
+        TrainingSettings(epochs=1, smallest_scale=scale)

@@ -27,6 +27,7 @@ from .conftest import tiny
 def fitted_tables(channels: int) -> ProbabilityTables:
     generator = np.random.default_rng(0)
     y = generator.integers(0, 50, (LEVELS, 2 * Y_REACH + 2))
+    y[0] = 0
     return ProbabilityTables.fit(y, np.zeros((channels, 2 * Z_REACH + 2)), np.linspace(0.2, 3, channels))
 
 
@@ -89,6 +90,13 @@ def test_tables_come_back_exactly(saved: Path, vae: VAE) -> None:
     np.testing.assert_array_equal(tables.y, expected.y)
     np.testing.assert_array_equal(tables.z, expected.z)
     assert tables.y.dtype == tables.z.dtype == np.uint32
+    assert tables.rare == expected.rare > 0
+
+
+def test_weights_of_before_have_no_rare_tables(saved: Path, tmp_path: Path) -> None:
+    tables = load_weights(resaved(saved, tmp_path, lambda tensors: tensors.pop("tables.rare"))).tables
+    assert tables is not None
+    assert tables.rare == 0
 
 
 def test_tables_are_probabilities() -> None:
@@ -186,6 +194,8 @@ def test_tensors_that_do_not_fit_are_refused(saved: Path, tmp_path: Path, change
         pytest.param(
             lambda tensors: tensors.update({"tables.z": torch.zeros_like(tensors["tables.z"])}), id="impossible-symbols"
         ),
+        pytest.param(lambda tensors: tensors.update({"tables.rare": torch.tensor([65], dtype=torch.uint32)}), id="too-many-rare"),
+        pytest.param(lambda tensors: tensors.update({"tables.rare": torch.ones(1)}), id="rare-of-wrong-type"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(saved: Path, tmp_path: Path, change: object) -> None:

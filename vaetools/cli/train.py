@@ -57,6 +57,12 @@ DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
 )
 @click.option("--channels", type=click.Choice(("1", "3")), help="1 for gray images, 3 for colours [that of the preset].")
 @click.option("--batch", type=click.IntRange(1), help="Images a step and process [default: 16].")
+@click.option(
+    "--smallest-scale",
+    type=float,
+    help="Three crops in four are of images made smaller, down to this scale: JPEG's traces vanish [default: 0.4 for "
+    "photographs, else 1, which makes none smaller].",
+)
 @click.option("--learning-rate", type=float, help="[default: 0.002]")
 @click.option("--steps-per-epoch", type=click.IntRange(1), help="[default: as many crops as images, at least 50 steps]")
 @click.option("--seed", type=click.IntRange(0), help="[default: 0]")
@@ -77,6 +83,7 @@ def train(
     noise_range: tuple[float, float] | None,
     channels: str | None,
     batch: int | None,
+    smallest_scale: float | None,
     learning_rate: float | None,
     steps_per_epoch: int | None,
     seed: int | None,
@@ -93,12 +100,13 @@ def train(
     from ..training.growth import check_growth
     from ..training.loop import resumed_settings
     from ..training.loop import train as run_training
-    from ..training.settings import CROPS, MIRRORED, TrainingSettings
+    from ..training.settings import CROPS, MIRRORED, SMALLEST_SCALE, TrainingSettings
 
     given = {
         "epochs": epochs,
         "minutes": minutes,
         "batch": batch,
+        "smallest_scale": smallest_scale,
         "learning_rate": learning_rate,
         "seed": seed,
         "steps_per_epoch": steps_per_epoch,
@@ -139,6 +147,7 @@ def train(
         network["quality_lambdas"] = quality_range or network.get("quality_lambdas")
         config = replace(config, **{name: value for name, value in network.items() if value is not None})
         like = preset_name or _like(config)
+        options.setdefault("smallest_scale", SMALLEST_SCALE.get(like, 1.0))
         settings = TrainingSettings(crops=CROPS[like], mirrored=like in MIRRORED, **options)
     memory.keep()
     weights = run_training(

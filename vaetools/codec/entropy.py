@@ -3,6 +3,8 @@
 Symbols are sorted by their table, so that one call codes all that share one. A value beyond its table's reach is coded
 as the table's last symbol, the escape, and again as 16 plain bits after the group's sequence ends. Most tables reach no
 further than a few steps: the coder looks a symbol up in a short one in little more than half the time.
+
+Of the symbols of rare tables, nearly all of which are zero, only the others are coded: where they stand, and what they are.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import Corrupt
 from ..model.tables import ProbabilityTables, column_of, reaches_of
+from .positions import get_positions, put_positions
 
 Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
@@ -24,16 +27,22 @@ _PLAIN = constriction.stream.model.Uniform(1 << PLAIN_BITS)
 
 
 class TableModels:
-    """The coder's form of one set of tables, (rows, 2 * reach + 2) frequencies. reaches: (rows,) of each, int32."""
+    """The coder's form of one set of tables, (rows, 2 * reach + 2) frequencies. reaches: (rows,) of each, int32.
 
-    def __init__(self, table: Array) -> None:
-        self.reach = (table.shape[1] - 2) // 2
+    rare: so many tables, from the first, are of symbols that are nearly all zero.
+    """
+
+    def __init__(self, table: Array, rare: int = 0) -> None:
+        self.reach, self.rare = (table.shape[1] - 2) // 2, rare
         reaches = reaches_of(table)
         assert reaches is not None
         self.reaches = reaches
         # Whole numbers and sums of them are exact in float64, and the coder scales them by IEEE operations in a fixed
         # order: it arrives at the same fixed-point table on every machine.
         self.models = [_Categorical(row[row > 0].astype(np.float64), perfect=False) for row in table]
+        if rare:
+            self.others_reach = max(1, int(reaches[:rare].max()))
+            self.others = _without_zero(table[:rare], self.others_reach)
         bits = -np.log2(np.maximum(table, 1) / table.sum(1, keepdims=True, dtype=np.float64))
         bits[:, -1] += PLAIN_BITS
         self._bits = np.where(table > 0, bits, bits[:, -1:])
@@ -52,7 +61,7 @@ class CoderModels:
     """Built once per loaded model: `y` by scale index, `z` by channel."""
 
     def __init__(self, tables: ProbabilityTables) -> None:
-        self.y, self.z = TableModels(tables.y), TableModels(tables.z)
+        self.y, self.z = TableModels(tables.y, tables.rare), TableModels(tables.z)
 
 
 class SymbolEncoder:
@@ -63,6 +72,10 @@ class SymbolEncoder:
 
     def put(self, symbols: Array, rows: Array, models: TableModels) -> None:
         """symbols: (N,) whole numbers within +-32767; rows: (N,) the table of each, uint8."""
+        if models.rare:
+            is_rare = rows < models.rare
+            self._put_rare(symbols[is_rare], models)
+            symbols, rows = symbols[~is_rare], rows[~is_rare]
         values = symbols[np.argsort(rows, kind="stable")]
         groups, reaches = _groups(rows, models)
         columns = column_of(values, reaches)
@@ -71,6 +84,17 @@ class SymbolEncoder:
         escaped = columns == 2 * reaches + 1
         if escaped.any():
             self._coder.encode(values[escaped].astype(np.int32) + PLAIN_OFFSET, _PLAIN)
+
+    def _put_rare(self, symbols: Array, models: TableModels) -> None:
+        places = np.flatnonzero(symbols)
+        put_positions(self._coder, places, len(symbols))
+        if len(places):
+            values = symbols[places].astype(np.int32)
+            columns = column_of(values, models.others_reach)
+            self._coder.encode(columns, models.others)
+            escaped = columns == 2 * models.others_reach + 1
+            if escaped.any():
+                self._coder.encode(values[escaped] + PLAIN_OFFSET, _PLAIN)
 
     def finish(self) -> bytes:
         words: Array = self._coder.get_compressed()
@@ -87,6 +111,29 @@ class SymbolDecoder:
 
     def get(self, rows: Array, models: TableModels) -> Array:
         """(N,) int32 symbols for the (N,) tables."""
+        if not models.rare:
+            return self._get(rows, models)
+        result = np.zeros(len(rows), np.int32)
+        often = rows >= models.rare
+        try:
+            places = get_positions(self._coder, len(rows) - int(np.count_nonzero(often)))
+            if len(places):
+                result[np.flatnonzero(~often)[places]] = self._others(len(places), models)
+        except (AssertionError, ValueError) as error:
+            raise _invalid(error) from None
+        result[often] = self._get(rows[often], models)
+        return result
+
+    def _others(self, count: int, models: TableModels) -> Array:
+        """(count,) int32 symbols of rare tables that are not zero."""
+        columns: Array = self._coder.decode(models.others, count)
+        values = columns - models.others_reach
+        escaped = columns == 2 * models.others_reach + 1
+        if escaped.any():
+            values[escaped] = self._coder.decode(_PLAIN, int(escaped.sum())) - PLAIN_OFFSET
+        return values
+
+    def _get(self, rows: Array, models: TableModels) -> Array:
         groups, reaches = _groups(rows, models)
         values = np.empty(len(rows), np.int32)
         try:
@@ -97,7 +144,7 @@ class SymbolDecoder:
             if escaped.any():
                 values[escaped] = self._coder.decode(_PLAIN, int(escaped.sum())) - PLAIN_OFFSET
         except (AssertionError, ValueError) as error:  # what constriction raises on invalid data
-            raise Corrupt(f"the payload is not what an encoder writes ({error})") from None
+            raise _invalid(error) from None
         result = np.empty_like(values)
         result[np.argsort(rows, kind="stable")] = values
         return result
@@ -106,6 +153,19 @@ class SymbolDecoder:
         """Raises Corrupt if much of the payload was left unread."""
         if not self._coder.maybe_exhausted():
             raise Corrupt("the payload holds more than the image")
+
+
+def _invalid(error: Exception) -> Corrupt:
+    return Corrupt(f"the payload is not what an encoder writes ({error})")
+
+
+def _without_zero(rare: Array, reach: int) -> Any:
+    """Of the symbols of rare tables that are not zero: (R, columns) frequencies -> one model of -reach..reach and the escape."""
+    frequencies = rare.sum(0, dtype=np.float64)
+    zero = (len(frequencies) - 2) // 2
+    frequencies = np.maximum(1, np.append(frequencies[zero - reach : zero + reach + 1], frequencies[-1]))
+    frequencies[reach] = 0
+    return _Categorical(frequencies, perfect=False)
 
 
 def _groups(rows: Array, models: TableModels) -> tuple[list[tuple[int, int, int]], Array]:

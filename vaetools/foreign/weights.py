@@ -82,7 +82,7 @@ def _checked(file: WeightsFile, config: ForeignConfig) -> ForeignModel:
     if len(medians) != (config.hyper_channels or config.m) or not (scales.diff() > 0).all():
         raise ModelError("its medians or its scales do not fit the config")
     rows = {"y": len(scales) if config.has_hyperprior else config.m, "z": config.hyper_channels}
-    tables = ProbabilityTables(*(_table(tensors, key, count) for key, count in rows.items()))
+    y, z = (_table(tensors, key, count) for key, count in rows.items())
     parts = {part: getattr(net, part) for part in PARTS if hasattr(net, part)}
     wanted = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
     for key in sorted(wanted.keys() | tensors.keys()):
@@ -92,7 +92,7 @@ def _checked(file: WeightsFile, config: ForeignConfig) -> ForeignModel:
         if not found.isfinite().all():
             raise ModelError("some of its weights are not finite numbers")
         expected.copy_(found)
-    return ForeignModel(config, parts, medians[None, :, None, None], scales, bound, tables, file.hash, file.path)
+    return ForeignModel(config, parts, medians[None, :, None, None], scales, bound, ProbabilityTables(y, z), file.hash, file.path)
 
 
 def _numbers(tensors: dict[str, Tensor], key: str) -> Tensor:

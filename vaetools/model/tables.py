@@ -14,6 +14,7 @@ Y_REACH, Z_REACH = 255, 127
 TOTAL = 1 << 22  # of a row, about; the coder itself works with 24 bits
 PRIOR_COUNT = 50.0
 TAIL = 0.001
+RARE = 1e-3  # the largest share of symbols that are not zero in tables that are coded by where those stand
 CUT = 1e-5  # the largest share of a row beyond its reach: what a shorter table, found faster, costs in escapes
 
 
@@ -22,17 +23,21 @@ class ProbabilityTables:
     """Frequencies of the symbols -reach..reach and, last, of the escape for all others.
 
     y: (64, 2 * 255 + 2), one row per scale index. z: (Z, 2 * 127 + 2), one per channel. uint32, at least 1 up to the reach of its
-    row and for the escape, and 0 beyond.
+    row and for the escape, and 0 beyond. rare: so many rows of y, from the first, are of symbols that are nearly all zero, and
+    are coded by where the others stand.
     """
 
     y: np.ndarray
     z: np.ndarray
+    rare: int = 0
 
     @classmethod
     def fit(cls, y_counts: np.ndarray, z_counts: np.ndarray, z_scale: np.ndarray) -> ProbabilityTables:
         """From histograms of the same shapes, with a Gaussian of each row's scale as the prior for rare symbols."""
         y_scale = scale_of(torch.arange(LEVELS, dtype=torch.float64)).numpy()
-        return cls(_fit(y_counts, y_scale, Y_REACH), _fit(z_counts, z_scale, Z_REACH))
+        y, z = _fit(y_counts, y_scale, Y_REACH), _fit(z_counts, z_scale, Z_REACH)
+        zeros = y[:, Y_REACH] / y.sum(1, dtype=np.float64)
+        return cls(y, z, int(np.argmax(zeros < 1 - RARE)))
 
 
 def column_of(symbols: np.ndarray, reach: int | np.ndarray) -> np.ndarray:

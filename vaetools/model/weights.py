@@ -29,7 +29,7 @@ PACKAGED = Path(__file__).parent.parent / "weights"
 SEARCH_VARIABLE = "VAETOOLS_MODELS"
 HASH_BYTES = 8  # of the SHA-256, in a file's header and in the weights' name
 HASH_IN_NAME = re.compile(rf"-([0-9a-f]{{{2 * HASH_BYTES}}})\.safetensors$")
-INTEGER_PREFIX, TABLE_PREFIX = "scales.", "tables."
+INTEGER_PREFIX, TABLE_PREFIX, RARE_KEY = "scales.", "tables.", "tables.rare"
 OWN_KEY, FOREIGN_KEY = "config", "compressai"  # of the metadata: whose config it is
 
 
@@ -52,6 +52,8 @@ def save_weights(vae: VAE, tables: ProbabilityTables | None, folder: Path) -> Pa
     tensors = {name: _to_storage(name, value) for name, value in vae.state_dict().items()}
     if tables is not None:
         tensors[TABLE_PREFIX + "y"], tensors[TABLE_PREFIX + "z"] = torch.from_numpy(tables.y), torch.from_numpy(tables.z)
+        if tables.rare:
+            tensors[RARE_KEY] = torch.tensor([tables.rare], dtype=torch.uint32)
     return write_weights(tensors, OWN_KEY, vae.config.name, vae.config.to_json(), folder)
 
 
@@ -138,6 +140,7 @@ def load_weights(path: Path, file: WeightsFile | None = None) -> LoadedModel:
 def _take_tables(path: Path, tensors: dict[str, Tensor], config: ModelConfig) -> ProbabilityTables | None:
     """The tables out of `tensors`, which keeps the rest. Raises ModelError if they have another shape than the config's."""
     stored = {key: tensors.pop(TABLE_PREFIX + key) for key in "yz" if TABLE_PREFIX + key in tensors}
+    rare = tensors.pop(RARE_KEY, torch.zeros(1, dtype=torch.uint32))
     found = {key: table.numpy() for key, table in stored.items() if table.dtype == torch.uint32}
     if not stored:
         return None
@@ -145,7 +148,9 @@ def _take_tables(path: Path, tensors: dict[str, Tensor], config: ModelConfig) ->
     for key, shape in shapes.items():
         if key not in found or found[key].shape != shape or reaches_of(found[key]) is None:
             raise ModelError(f"{path}: its probability tables do not fit the config")
-    return ProbabilityTables(found["y"], found["z"])
+    if rare.dtype != torch.uint32 or rare.shape != (1,) or not 0 <= rare.item() <= LEVELS:
+        raise ModelError(f"{path}: its probability tables do not fit the config")
+    return ProbabilityTables(found["y"], found["z"], int(rare.item()))
 
 
 def search_folders() -> list[Path]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import ImageError, TrainingError
@@ -19,6 +20,8 @@ from ..images.read import read_for_training
 from ..model.config import ModelConfig
 from ..storage.blob import Readable
 from ..storage.place import Place
+
+NATIVE = 0.25  # of the crops are of images as they are, where others are of images made smaller
 
 
 @dataclass
@@ -102,11 +105,16 @@ class Batch:
 class CropSampler:
     """Crops at random places; large images are drawn more often. If `mirrored`, flipped and transposed at random too.
 
+    With a `smallest_scale` below 1, all crops but NATIVE of them are of an image made smaller, at a scale between this and 1:
+    what JPEG left in a photograph goes, and the fine detail of sharper ones comes instead.
     Qualities are stratified over the whole batch: one draw from each of its equal parts of 0..1.
     """
 
-    def __init__(self, cache: ImageCache, seed: int, rank: int = 0, world: int = 1, *, mirrored: bool = True) -> None:
-        self.cache, self.seed, self.rank, self.world, self.mirrored = cache, seed, rank, world, mirrored
+    def __init__(
+        self, cache: ImageCache, seed: int, rank: int = 0, world: int = 1, *, mirrored: bool = True, smallest_scale: float = 1.0
+    ) -> None:
+        self.cache, self.seed, self.rank, self.world = cache, seed, rank, world
+        self.mirrored, self.smallest_scale = mirrored, smallest_scale
         weights = np.sqrt([height * width for height, width in cache.sizes])
         self.cumulative = np.cumsum(weights / weights.sum())
 
@@ -122,8 +130,11 @@ class CropSampler:
         index = min(int(np.searchsorted(self.cumulative, generator.random())), len(self.cache) - 1)
         image = self.cache.image(index)
         height, width = image.shape[:2]
-        top, left = (int(generator.integers(max(side - crop, 0) + 1)) for side in (height, width))
-        piece = image[top : top + crop, left : left + crop]
+        seen = self._seen(generator, crop, min(height, width))
+        top, left = (int(generator.integers(max(side - seen, 0) + 1)) for side in (height, width))
+        piece = image[top : top + seen, left : left + seen]
+        if seen > crop:
+            piece = made_smaller(piece, crop)
         missing = [(0, crop - piece.shape[0]), (0, crop - piece.shape[1]), (0, 0)]
         if any(after for _, after in missing):
             piece = np.pad(piece, missing, mode="edge")  # as the codec pads
@@ -132,6 +143,23 @@ class CropSampler:
         if self.mirrored and generator.random() < 0.5:
             piece = piece.transpose(1, 0, 2)
         return piece.transpose(2, 0, 1)
+
+    def _seen(self, generator: np.random.Generator, crop: int, shortest: int) -> int:
+        """Pixels a side of an image, whose shorter side has `shortest`, that become a crop."""
+        if self.smallest_scale == 1 or generator.random() < NATIVE:
+            return crop
+        scale = generator.uniform(self.smallest_scale, 1)
+        return max(crop, min(round(crop / scale), shortest))
+
+
+def made_smaller(piece: np.ndarray, side: int) -> np.ndarray:
+    """(N, N, C) uint8 or uint16 -> (side, side, C) of the same type."""
+    if piece.dtype == np.uint8 and piece.shape[2] == 3:
+        return np.asarray(Image.fromarray(piece).resize((side, side), Image.Resampling.BICUBIC))
+    highest = np.iinfo(piece.dtype).max
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in piece.transpose(2, 0, 1)]
+    values = np.stack([np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC)) for plane in planes], 2)
+    return values.round().clip(0, highest).astype(piece.dtype)
 
 
 def to_unit_range(images: np.ndarray, config: ModelConfig, device: torch.device) -> Tensor:

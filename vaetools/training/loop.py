@@ -249,7 +249,10 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
             batches.request(step, *settings.crop(min(1.0, step / total if total is not None else fraction)))
 
     fraction = spent()
-    batches = Prefetcher(CropSampler(cache, settings.seed, ranks.rank, ranks.world, mirrored=settings.mirrored))
+    sampler = CropSampler(
+        cache, settings.seed, ranks.rank, ranks.world, mirrored=settings.mirrored, smallest_scale=settings.smallest_scale
+    )
+    batches = Prefetcher(sampler)
     for step in range(progress.step, progress.step + LOOK_AHEAD):
         request(step)
     in_a_row = 0

@@ -11,6 +11,7 @@ MIN_STEPS_PER_EPOCH = 50
 PHOTO_CROPS = ((0.0, 128), (0.85, 192))
 CROPS = {"photo": PHOTO_CROPS, "gray16": PHOTO_CROPS, "small": ((0.0, 32),)}  # by preset
 MIRRORED = frozenset(("photo",))  # presets
+SMALLEST_SCALE = {"photo": 0.4}  # by preset; others take images as they are
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,10 @@ class TrainingSettings:
     epochs, minutes: the budget, one of them. batch: images per step and process, at the first crop size. crops: (from which
     fraction of the budget, crop side in pixels). Later, larger crops come in smaller batches, so that a step costs about the
     same throughout. learning_rate: at its height, above 0 and below 1. mirrored: crops are flipped and transposed at random,
-    which photographs bear and images with a right way up may not. seed: of crops, qualities and initial weights. cache_bytes:
-    memory for decoded images, of each process. steps_per_epoch: as many as there are images if None, and at least 50.
+    which photographs bear and images with a right way up may not. smallest_scale: most crops are of the image made smaller, at a
+    random scale between this and 1; with 1, all are of the image as it is. seed: of crops, qualities and initial weights.
+    cache_bytes: memory for decoded images, of each process. steps_per_epoch: as many as there are images if None, and at least
+    50.
 
     Raises UsageError on values out of range.
     """
@@ -32,6 +35,7 @@ class TrainingSettings:
     crops: tuple[tuple[float, int], ...] = PHOTO_CROPS
     learning_rate: float = 2e-3
     mirrored: bool = True
+    smallest_scale: float = 1.0
     seed: int = 0
     cache_bytes: int = 4 << 30
     steps_per_epoch: int | None = None
@@ -43,6 +47,8 @@ class TrainingSettings:
             raise UsageError("the training budget must be above 0")
         if self.batch < 1 or not 0 < self.learning_rate < 1:
             raise UsageError("the batch must be at least 1, and the learning rate between 0 and 1")
+        if not 0 < self.smallest_scale <= 1:
+            raise UsageError(f"the smallest scale of an image must be above 0 and at most 1, not {self.smallest_scale}")
         if self.seed < 0:
             raise UsageError(f"the seed must be at least 0, not {self.seed}")
         if not self.crops or self.crops[0][0] != 0:
