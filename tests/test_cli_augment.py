@@ -248,6 +248,28 @@ def test_what_does_not_go_together_is_refused_before_the_training(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [("cat/0__v1.png", "there already, and not written by such a job"), ("cat/1.png", "there already")],
+)
+def test_files_in_the_way_are_refused_before_the_training(tmp_path: Path, there: str, words: str) -> None:
+    source = files.imagefolder(tmp_path / "in", {"cat": 2})
+    (blocked := tmp_path / "out" / there).parent.mkdir(parents=True)
+    blocked.write_text("mine")
+    done = run(source, "-o", tmp_path / "out", "--fit", tmp_path / "run", "--fit-minutes", 0.005)
+    assert (done.exit_code, words in done.stderr, blocked.read_text()) == (2, True, "mine")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_model_is_refused_before_the_training(source: Path, tmp_path: Path, weights: Path) -> None:
+    assert run(source, "-o", tmp_path / "out", "--model", weights, "--device", "cpu").exit_code == 0
+    done = run(source, "-o", tmp_path / "out", "--fit", tmp_path / "run", "--fit-minutes", 0.005)
+    assert (done.exit_code, "of another model than the one to be trained" in done.stderr) == (2, True)
+    assert not (tmp_path / "run").exists()
+    sheet = run(source, "-o", tmp_path / "out", "--fit", tmp_path / "run", "--fit-minutes", 0.005, "--preview", "--device", "cpu")
+    assert sheet.exit_code == 0, sheet.output
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_a_stopped_job_ends_as_an_undisturbed_one(tmp_path: Path, weights: Path) -> None:

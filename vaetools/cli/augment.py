@@ -115,6 +115,7 @@ def augment(
     """
     from ..augment.operators import parse_operators
     from ..dataset.engine import AugmentSpec
+    from ..dataset.fit import begun_in, trained_in
     from ..dataset.job import Options, foresee, preview_folder
     from ..dataset.layouts import open_dataset
     from ..dataset.suitability import MILD, default_operators
@@ -149,7 +150,8 @@ def augment(
         return
     if fit is not None:
         # What this refuses is refused before the training.
-        foresee(source, target, parse_operators(operators), options, dataset=dataset)
+        new = not (preview or trained_in(fit) or begun_in(fit))
+        foresee(source, target, parse_operators(operators), options, dataset=dataset, new_model=new)
         model = _fitted(dataset, target, fit, options, fit_minutes or DEFAULT_MINUTES, device, shard)
         dataset = None  # minutes ago
     spec = AugmentSpec(

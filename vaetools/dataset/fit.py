@@ -52,6 +52,11 @@ def trained_in(run: Path) -> Path | None:
     return find_by_name(run.resolve()) if run.is_dir() and any(run.glob("*-*.safetensors")) else None
 
 
+def begun_in(run: Path) -> bool:
+    """Whether a training run was begun there that can go on, or has ended."""
+    return (run / CHECKPOINT).exists()
+
+
 @dataclass(frozen=True)
 class TrainingBudget:
     """How long to train: in words, and as arguments of TrainingSettings."""
@@ -80,7 +85,7 @@ def train_small(
         tell(f"{run}: holds a trained model, which is used ({weights.name})")
         return weights
     paths, config = _readable(root, names, kind, max_pixels)
-    resume = (run / CHECKPOINT).exists()
+    resume = begun_in(run)
     if resume:
         tell(f"{run}: goes on with the training that was interrupted")
         settings = resumed_settings(run)

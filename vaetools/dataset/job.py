@@ -29,7 +29,7 @@ from .neighbours import needs_bank, with_bank
 from .options import Options as Options
 from .preparation import Chains, Tell, bank_for, job_of, look_at, make_plan, make_ready, open_data_set, spread
 from .records import Job, Records
-from .target import check_files, check_job, settle
+from .target import check_files, check_job, check_without_model, settle
 from .tasks import Unit
 from .work import start_progress, units_of, write_units
 
@@ -142,12 +142,18 @@ def foresee(
     *,
     dataset: Dataset | None = None,
     tell: Tell | None = None,
+    new_model: bool = False,
 ) -> AugmentOutcome:
     """What augment_folder would do, from names alone: of each class, the images and the copies that there would be. Writes
-    nothing, and needs no model. Raises UsageError as augment_folder does."""
+    nothing, and needs no model. Raises UsageError as augment_folder does.
+
+    new_model: whether the model is still to be trained, so that nothing in `target` can be of this job.
+    """
     dataset, outcome = open_data_set(source, target, operators, options, tell or (lambda line: None), dataset)
     counts = count_copies(dataset.train, options.copies, balance=options.balance)
     refuse_collisions(dataset, counts)
+    if new_model:
+        check_without_model(target, dataset, counts, options)
     outcome.images = len(dataset.train)
     for item in dataset.train:
         count = outcome.classes.setdefault(item.label or "", ClassCount())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,8 @@ from ..errors import UsageError, reason_of
 from ..folder.manifest import DONE, FAILED
 from ..images.ahead import reader_threads
 from .books import AugmentBooks
+from .dataset import Dataset
+from .options import Options
 from .records import Job, Record, Records
 from .tasks import Output, Plan
 
@@ -58,6 +60,18 @@ def check_files(
             f"{plan.target}: holds {len(stale)} files that are not of this job, such as {stale[0]}, of more copies or of other "
             f"images; {choices}"
         )
+
+
+def check_without_model(target: Path, dataset: Dataset, counts: Mapping[str, int], options: Options) -> None:
+    """What check_job and check_files refuse whatever the model is, if it is a new one. counts: copies of each train image."""
+    if options.on_exists == "overwrite":
+        return
+    if Records.read(target).job is not None:
+        raise UsageError(f"{target}: holds augmented images of another model than the one to be trained; {CHOICES}")
+    names = [item.copy_path(copy) for item in dataset.train for copy in range(1, counts[item.path] + 1)]
+    for name in (*names, *(one.path for one in dataset.annotations), *(dataset.files if options.originals else ())):
+        if os.path.lexists(target / name):
+            raise UsageError(f"{target / name}: there already, and not written by such a job; {CHOICES}")
 
 
 def written_files(records: Records) -> list[str]:
