@@ -217,6 +217,7 @@ WEIGHT_DAMAGE = {
     "a symbol of none": (changed("tables.z", lambda x: torch.zeros_like(x)), None, "tables do not fit"),
     "fewer tables": (changed("tables.y", lambda x: x[:9].contiguous()), None, "tables do not fit"),
     "scales": (changed("scale_table", lambda x: x.flip(0)), None, "scales do not fit"),
+    "many scales": (changed("scale_table", lambda x: torch.arange(1, 258, dtype=x.dtype)), None, "scales do not fit"),
     "larger": (lambda state: state, config(n=16), "do not fit"),
     "huge": (lambda state: state, config(n=1 << 20), "n must be"),
     "family": (lambda state: state, config(family="elic"), "family must be"),

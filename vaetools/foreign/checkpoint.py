@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ModelError
 from .config import FACTORIZED, FAMILIES, MEAN_SCALE, SCALE, ForeignConfig
 from .networks import PARTS, build
-from .tables import MAX_REACH, frequencies
+from .tables import MAX_REACH, MAX_SCALES, frequencies
 from .weights import Parts
 
 PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DataParallel and torch.compile
@@ -26,7 +26,6 @@ OLD_NAME = re.compile(r"^entropy_bottleneck\._?(matri|bias|factor)\w*?\.?(\d)$")
 NEW_NAMES = {"matri": "matrices", "bias": "biases", "factor": "factors"}
 TABLES = ("_quantized_cdf", "_cdf_length", "_offset")
 SEQUENTIAL = ("context_prediction.", "entropy_parameters.")
-MAX_SCALES = 256  # an index is one byte
 
 
 def import_checkpoint(path: Path, name: str) -> Parts:

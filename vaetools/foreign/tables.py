@@ -16,6 +16,7 @@ from ..errors import ModelError
 PRECISION = 1 << 16
 UNIT = 1 << 14  # of a step; what the row does not cover has a frequency of 1
 MAX_REACH = 4095  # from -reach to reach; six standard deviations of 256, CompressAI's widest, are 1564
+MAX_SCALES = 256  # an index is one byte
 
 
 def frequencies(cdf: NDArray[Any], lengths: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.uint32]:

@@ -19,7 +19,7 @@ from ..model.tables import ProbabilityTables
 from ..model.weights import FOREIGN_KEY, TABLE_PREFIX, LoadedModel, WeightsFile, load_weights, read_weights, write_weights
 from .config import ForeignConfig
 from .networks import PARTS, build
-from .tables import MAX_REACH
+from .tables import MAX_REACH, MAX_SCALES
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _checked(file: WeightsFile, config: ForeignConfig) -> ForeignModel:
     scales, bound = torch.zeros(1, dtype=torch.float64), 0.0
     if config.has_hyperprior:
         scales, bound = _numbers(tensors, "scale_table").double(), float(_numbers(tensors, "scale_bound").double()[0])
-    if len(medians) != (config.hyper_channels or config.m) or not (scales.diff() > 0).all():
+    if len(medians) != (config.hyper_channels or config.m) or not (scales.diff() > 0).all() or len(scales) > MAX_SCALES:
         raise ModelError("its medians or its scales do not fit the config")
     rows = {"y": len(scales) if config.has_hyperprior else config.m, "z": config.hyper_channels}
     y, z = (_table(tensors, key, count) for key, count in rows.items())
