@@ -78,7 +78,7 @@ def checks(contrast: int) -> Tensor:
 @pytest.mark.parametrize("quality", [0, 60, 100])
 def test_patterns_that_the_model_cannot_hold_are_kept_lossless(codec: Codec, quality: float) -> None:
     dithered = torch.from_numpy(np.array(Image.fromarray(skimage.data.astronaut()).convert("1"), np.uint8) * 255)
-    for image in (checks(127), checks(80), dithered[None]):
+    for image in (checks(127), checks(80), checks(40), dithered[None]):
         (coded,) = codec.encode([to_picture(image)], Rate("quality", quality))
         assert "kept lossless" in coded.notes[0]
         assert torch.equal(codec.decompress(coded.to_bytes()), image)

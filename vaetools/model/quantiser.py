@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ from .scales import IntegerConv
 from .vae import VAE, Analysis, Prediction, first_pass_mask
 
 SYMBOL_MAX = 32767
-LOST_BLOCK, LOST_MARGIN = 32, (10 / 255) ** 2
+# A block of so many pixels a side is lost if its squared error is above its variance, or above half of it where that is much.
+LOST_BLOCK, LOST_MARGIN, LOST_CONTRAST = 32, (10 / 255) ** 2, (25 / 255) ** 2
 
 
 @dataclass
@@ -143,7 +144,15 @@ class Crop:
 def analyse(vae: VAE, images: Tensor, *, bfloat16: bool | None = None) -> Analysis:
     """What of the encoder's work holds for every quality. images (B, C, H, W) in 0..1, padded to the hyper stride."""
     with autocast(images.device, bfloat16=bfloat16):
-        return vae.analyse(images)
+        return replace(vae.analyse(images), chequered=is_chequered(images))
+
+
+def is_chequered(images: Tensor) -> Tensor:
+    """(B,) whether neighbours in a part of (B, C, H, W), of even sides, take turns in both directions as in no photograph."""
+    rows = images[..., ::2, :] - images[..., 1::2, :]
+    turns = (rows[..., ::2] - rows[..., 1::2]).mean(1, keepdim=True) / 4
+    side = min(LOST_BLOCK // 2, *turns.shape[2:])
+    return F.avg_pool2d(turns**2, side).amax((1, 2, 3)) > LOST_CONTRAST
 
 
 @dataclass
@@ -163,7 +172,8 @@ def means_at(vae: VAE, analysis: Analysis, quality: Tensor, *, bfloat16: bool | 
     """quality (B,) in 0..1."""
     with autocast(analysis.linear.device, bfloat16=bfloat16):
         q = vae.encode_at(analysis, quality)
-    return Means(q.y.mean, q.z.mean.float().round().clamp(-127, 127), q.strained)
+    strained = q.strained if analysis.chequered is None else q.strained | analysis.chequered
+    return Means(q.y.mean, q.z.mean.float().round().clamp(-127, 127), strained)
 
 
 @torch.inference_mode()
@@ -200,7 +210,8 @@ def to_images(vae: VAE, latents: Tensor, quality: Tensor, *, bfloat16: bool | No
 
 @torch.inference_mode()
 def is_lost(vae: VAE, image: Tensor, latents: Tensor, quality: Tensor, *, bfloat16: bool | None = None) -> bool:
-    """Whether a part of an image comes back worse than as one flat colour, block by block of LOST_BLOCK pixels a side.
+    """Whether a part of an image comes back worse than as one flat colour, or with less than half of a strong contrast, block by
+    block of LOST_BLOCK pixels a side.
 
     image: (1, C, H, W) in 0..1, not padded; latents: (1, M, h, w), what it decodes from; quality (1,).
     """
@@ -214,4 +225,5 @@ def is_spoilt(image: Tensor, restored: Tensor) -> bool:
     blocks = nn.AvgPool2d((min(LOST_BLOCK, height), min(LOST_BLOCK, width)), ceil_mode=True)  # the last ones may be smaller
     error = blocks((restored - image) ** 2)
     variance = blocks(image**2) - blocks(image) ** 2
-    return bool((error.mean(1) > variance.mean(1) + LOST_MARGIN).any())
+    error, variance = error.mean(1), variance.mean(1)
+    return bool((error > torch.minimum(variance + LOST_MARGIN, variance / 2 + LOST_CONTRAST)).any())

@@ -38,10 +38,14 @@ ENCODER_BOUND, MEAN_BOUND, DECODER_BOUND = 4.0, 1024.0, 1.0
 
 @dataclass
 class Analysis:
-    """What the encoder computes of a batch before any quality is known: features (B, W, H/8, W/8), linear (B, M, H/16, W/16)."""
+    """What the encoder computes of a batch before any quality is known: features (B, W, H/8, W/8), linear (B, M, H/16, W/16).
+
+    chequered: (B,) whether a codec found a pattern of single pixels in it, which the encoder may not see at all.
+    """
 
     features: Tensor
     linear: Tensor
+    chequered: Tensor | None = None
 
 
 @dataclass
