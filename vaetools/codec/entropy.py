@@ -81,20 +81,21 @@ class SymbolEncoder:
         columns = column_of(values, reaches)
         for row, start, end in groups:
             self._coder.encode(columns[start:end], models.models[row])
-        escaped = columns == 2 * reaches + 1
-        if escaped.any():
-            self._coder.encode(values[escaped].astype(np.int32) + PLAIN_OFFSET, _PLAIN)
+        self._put_escaped(values, columns, reaches)
 
     def _put_rare(self, symbols: Array, models: TableModels) -> None:
         places = np.flatnonzero(symbols)
         put_positions(self._coder, places, len(symbols))
         if len(places):
-            values = symbols[places].astype(np.int32)
+            values = symbols[places]
             columns = column_of(values, models.others_reach)
             self._coder.encode(columns, models.others)
-            escaped = columns == 2 * models.others_reach + 1
-            if escaped.any():
-                self._coder.encode(values[escaped] + PLAIN_OFFSET, _PLAIN)
+            self._put_escaped(values, columns, models.others_reach)
+
+    def _put_escaped(self, values: Array, columns: Array, reaches: Array | int) -> None:
+        escaped = columns == 2 * reaches + 1
+        if escaped.any():
+            self._coder.encode(values[escaped].astype(np.int32) + PLAIN_OFFSET, _PLAIN)
 
     def finish(self) -> bytes:
         words: Array = self._coder.get_compressed()
@@ -111,52 +112,42 @@ class SymbolDecoder:
 
     def get(self, rows: Array, models: TableModels) -> Array:
         """(N,) int32 symbols for the (N,) tables."""
-        if not models.rare:
-            return self._get(rows, models)
+        try:
+            return self._get_rare(rows, models) if models.rare else self._get(rows, models)
+        except (AssertionError, ValueError) as error:  # what constriction raises on invalid data
+            raise Corrupt(f"the payload is not what an encoder writes ({error})") from None
+
+    def _get_rare(self, rows: Array, models: TableModels) -> Array:
         result = np.zeros(len(rows), np.int32)
         often = rows >= models.rare
-        try:
-            places = get_positions(self._coder, len(rows) - int(np.count_nonzero(often)))
-            if len(places):
-                result[np.flatnonzero(~often)[places]] = self._others(len(places), models)
-        except (AssertionError, ValueError) as error:
-            raise _invalid(error) from None
+        places = get_positions(self._coder, len(rows) - int(np.count_nonzero(often)))
+        if len(places):
+            columns: Array = self._coder.decode(models.others, len(places))
+            result[np.flatnonzero(~often)[places]] = self._values_of(columns, models.others_reach)
         result[often] = self._get(rows[often], models)
         return result
 
-    def _others(self, count: int, models: TableModels) -> Array:
-        """(count,) int32 symbols of rare tables that are not zero."""
-        columns: Array = self._coder.decode(models.others, count)
-        values = columns - models.others_reach
-        escaped = columns == 2 * models.others_reach + 1
+    def _get(self, rows: Array, models: TableModels) -> Array:
+        groups, reaches = _groups(rows, models)
+        columns = np.empty(len(rows), np.int32)
+        for row, start, end in groups:
+            columns[start:end] = self._coder.decode(models.models[row], end - start)
+        result = np.empty_like(columns)
+        result[np.argsort(rows, kind="stable")] = self._values_of(columns, reaches)
+        return result
+
+    def _values_of(self, columns: Array, reaches: Array | int) -> Array:
+        """The symbols, those that were escaped being read now."""
+        values: Array = columns - reaches
+        escaped = columns == 2 * reaches + 1
         if escaped.any():
             values[escaped] = self._coder.decode(_PLAIN, int(escaped.sum())) - PLAIN_OFFSET
         return values
-
-    def _get(self, rows: Array, models: TableModels) -> Array:
-        groups, reaches = _groups(rows, models)
-        values = np.empty(len(rows), np.int32)
-        try:
-            for row, start, end in groups:
-                values[start:end] = self._coder.decode(models.models[row], end - start)
-            escaped = values == 2 * reaches + 1
-            values -= reaches
-            if escaped.any():
-                values[escaped] = self._coder.decode(_PLAIN, int(escaped.sum())) - PLAIN_OFFSET
-        except (AssertionError, ValueError) as error:  # what constriction raises on invalid data
-            raise _invalid(error) from None
-        result = np.empty_like(values)
-        result[np.argsort(rows, kind="stable")] = values
-        return result
 
     def finish(self) -> None:
         """Raises Corrupt if much of the payload was left unread."""
         if not self._coder.maybe_exhausted():
             raise Corrupt("the payload holds more than the image")
-
-
-def _invalid(error: Exception) -> Corrupt:
-    return Corrupt(f"the payload is not what an encoder writes ({error})")
 
 
 def _without_zero(rare: Array, reach: int) -> Any:

@@ -35,9 +35,7 @@ def put_positions(coder: Any, positions: Array, count: int) -> None:
     coder.encode(np.minimum(quotients, LONGEST).astype(np.int32), _QUOTIENTS)
     for quotient in quotients[quotients >= LONGEST].tolist():
         _put_number(coder, quotient - LONGEST)
-    for low in range(0, shift, PART_BITS):
-        bits = min(PART_BITS, shift - low)
-        coder.encode((gaps >> low & (1 << bits) - 1).astype(np.int32), _Uniform(1 << bits))
+    _put_plain(coder, gaps, shift)
 
 
 def get_positions(coder: Any, count: int) -> Array:
@@ -51,9 +49,7 @@ def get_positions(coder: Any, count: int) -> Array:
     gaps = coder.decode(_QUOTIENTS, some).astype(np.int64)
     for place in np.flatnonzero(gaps == LONGEST).tolist():
         gaps[place] += _get_number(coder)
-    gaps <<= shift
-    for low in range(0, shift, PART_BITS):
-        gaps += coder.decode(_Uniform(1 << min(PART_BITS, shift - low)), some).astype(np.int64) << low
+    gaps = (gaps << shift) + _get_plain(coder, some, shift)
     positions: Array = np.cumsum(gaps + 1) - 1
     if gaps.max() >= count or positions[-1] >= count:
         raise Corrupt(f"the payload names a symbol beyond the last of {count}")
@@ -69,14 +65,24 @@ def _put_number(coder: Any, number: int) -> None:
     """Its length in bits, and the bits after the first."""
     length = number.bit_length()
     coder.encode(length, _Uniform(NUMBER_BITS + 1))
-    for low in range(0, length - 1, PART_BITS):
-        bits = min(PART_BITS, length - 1 - low)
-        coder.encode(number >> low & (1 << bits) - 1, _Uniform(1 << bits))
+    _put_plain(coder, np.array([number]), length - 1)
 
 
 def _get_number(coder: Any) -> int:
     length = int(coder.decode(_Uniform(NUMBER_BITS + 1)))
-    number = 1 << length >> 1
-    for low in range(0, length - 1, PART_BITS):
-        number += int(coder.decode(_Uniform(1 << min(PART_BITS, length - 1 - low)))) << low
-    return number
+    return (1 << length >> 1) + int(_get_plain(coder, 1, length - 1)[0])
+
+
+def _put_plain(coder: Any, values: Array, bits: int) -> None:
+    """The lowest `bits` of each of (K,) whole numbers."""
+    for low in range(0, bits, PART_BITS):
+        part = min(PART_BITS, bits - low)
+        coder.encode((values >> low & (1 << part) - 1).astype(np.int32), _Uniform(1 << part))
+
+
+def _get_plain(coder: Any, count: int, bits: int) -> Array:
+    """(count,) int64."""
+    values = np.zeros(count, np.int64)
+    for low in range(0, bits, PART_BITS):
+        values += coder.decode(_Uniform(1 << min(PART_BITS, bits - low)), count).astype(np.int64) << low
+    return values

@@ -53,7 +53,7 @@ def check_files(
         if path.is_dir() and not path.is_symlink():
             raise UsageError(f"{path}: is a folder, where a file is to be written")
         if on_exists != "overwrite" and name not in written and os.path.lexists(path):
-            raise UsageError(f"{path}: there already, and not written by such a job; {choices}")
+            raise _taken(path, choices)
     stale = stale_files(plan, records)
     if stale and on_exists != "overwrite":
         raise UsageError(
@@ -71,7 +71,11 @@ def check_without_model(target: Path, dataset: Dataset, counts: Mapping[str, int
     names = [item.copy_path(copy) for item in dataset.train for copy in range(1, counts[item.path] + 1)]
     for name in (*names, *(one.path for one in dataset.annotations), *(dataset.files if options.originals else ())):
         if os.path.lexists(target / name):
-            raise UsageError(f"{target / name}: there already, and not written by such a job; {CHOICES}")
+            raise _taken(target / name, CHOICES)
+
+
+def _taken(path: Path, choices: str) -> UsageError:
+    return UsageError(f"{path}: there already, and not written by such a job; {choices}")
 
 
 def written_files(records: Records) -> list[str]:
