@@ -52,3 +52,16 @@ def test_weights_without_a_gradient_stay() -> None:
     weight = torch.ones(3, 3, requires_grad=True)
     Muon([weight], lr=0.1).step()
     assert torch.equal(weight.detach(), torch.ones(3, 3))
+
+
+def test_matrices_of_one_shape_do_not_touch_each_other() -> None:
+    start, gradients = torch.randn(3, 12, 20), torch.randn(3, 12, 20)
+    together = [matrix.clone().requires_grad_() for matrix in start]
+    alone = [matrix.clone().requires_grad_() for matrix in start]
+    for weight, same, gradient in zip(together, alone, gradients, strict=True):
+        weight.grad, same.grad = gradient, gradient.clone()
+    Muon(together, lr=0.1).step()
+    for weight, same in zip(together, alone, strict=True):
+        Muon([same], lr=0.1).step()
+        assert torch.allclose(weight, same, atol=1e-3)
+        assert not torch.equal(weight, start[0])

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .blocks import QualityGain, ResidualBlock, residual_stack, upsample
+from .blocks import QualityGain, ResidualBlock, Unpatches, residual_stack, upsample
 from .config import ModelConfig
 from .distributions import POSTERIOR_CLASSES, Noise, NormalPrior, Posterior
 from .scales import IntegerScales, scale_of
@@ -140,7 +140,7 @@ class VAE(nn.Module):
             residual_stack(width, config.decoder_blocks[0]), nn.Conv2d(width, c * patch**2, 1), nn.PixelShuffle(patch)
         )
         self.linear_encoder = nn.Conv2d(c, m, 2 * patch, stride=2 * patch, bias=False)
-        self.linear_decoder = nn.ConvTranspose2d(m, c, 2 * patch, stride=2 * patch, bias=False)
+        self.linear_decoder = Unpatches(m, c, 2 * patch)
         low, high = (best_log_gain(value, c) for value in config.quality_lambdas)
         self.gain_y, self.inverse_gain_y = QualityGain(m, low, high), QualityGain(m, -low, -high)
         self.gain_z = QualityGain(z)
