@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,14 +20,15 @@ from vaetools.model.vae import VAE
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(width=32, inner_width=48, latent_channels=32, hyper_channels=16, scale_width=16)
+NARROW = replace(CONFIG, activation="hardswish", block_widths=(("context", ((16, 40),)), ("decoder_inner", ((24, 96), (48, 16)))))
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this build of PyTorch has no oneDNN")
 
 
-@pytest.fixture(scope="module")
-def vae() -> VAE:
+@pytest.fixture(scope="module", params=[pytest.param(CONFIG, id="full"), pytest.param(NARROW, id="narrow-hardswish")])
+def vae(request: pytest.FixtureRequest) -> VAE:
     """Whose every layer does something: fresh ones are the identity."""
     torch.manual_seed(0)
-    net = VAE(CONFIG)
+    net = VAE(request.param)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -64,10 +66,12 @@ def test_decoded_pixels_agree(vae: VAE, plain: VAE, images: torch.Tensor, monkey
     net = quantiser.prepare_for_inference(vae, CPU, bfloat16=False)
     quality = torch.tensor([0.2, 0.9])
     expected = quantiser.to_images(plain, latents, quality, bfloat16=False)
-    assert torch.allclose(quantiser.to_images(net, latents, quality, bfloat16=False), expected, atol=1e-4)
+    error = (quantiser.to_images(net, latents, quality, bfloat16=False) - expected).abs()
+    assert error.mean() < 1e-6
+    assert error.max() < 2e-3
     rough = quantiser.prepare_for_inference(vae, CPU, bfloat16=True)
     error = quantiser.to_images(rough, latents, quality, bfloat16=True) - expected
-    assert error.std() < 0.02 * expected.std()
+    assert error.std() < 0.04 * expected.std()
 
 
 def test_encoded_latents_agree(vae: VAE, plain: VAE, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +100,7 @@ def test_tables_are_the_same_to_the_last_one(vae: VAE, plain: VAE, monkeypatch: 
 
 def test_inputs_are_left_alone() -> None:
     torch.manual_seed(3)
-    block = ResidualBlock(16).requires_grad_(False)
+    block = ResidualBlock(16, 16, 32).requires_grad_(False)
     for parameter in block.parameters():
         parameter.normal_()
     net = nn.Sequential(block)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ACTIVATIONS = {"silu": F.silu, "hardswish": F.hardswish}
+
 
 class Depthwise(nn.Conv2d):
     """A 3x3 depthwise convolution. On CPUs it runs in float32 under autocast, where bfloat16 is slower."""
@@ -23,33 +25,31 @@ class Depthwise(nn.Conv2d):
 class ResidualBlock(nn.Module):
     """Spatial mixing, then a gated feed-forward step, each added to its input.
 
-        x --1x1--SiLU--dw3x3--1x1--(+)--1x1--split--SiLU(a)*b--1x1--(+)-->
-        '---------------------------'  '--------------------------'
+        x --1x1--act--dw3x3--1x1--(+)--1x1--split--act(a)*b--1x1--(+)-->
+        '---------------------------'  '-------------------------'
 
-    Both branches start at zero, so that a fresh stack is the identity and needs no normalisation layer.
+    Both branches start at zero, so that a fresh stack is the identity and needs no normalisation layer. mixed, gated: channels
+    inside. activation: SiLU, or its piecewise form of Howard et al., "Searching for MobileNetV3", ICCV 2019, section 5.2.
     """
 
-    def __init__(self, channels: int, expand: int = 2) -> None:
+    def __init__(self, channels: int, mixed: int, gated: int, activation: str = "silu") -> None:
         super().__init__()
-        self.mix_in = nn.Conv2d(channels, channels, 1)
-        self.mix_space = Depthwise(channels)
-        self.mix_out = nn.Conv2d(channels, channels, 1)
-        self.gate_in = nn.Conv2d(channels, 2 * expand * channels, 1)
-        self.gate_out = nn.Conv2d(expand * channels, channels, 1)
+        self.activation = activation
+        self.mix_in = nn.Conv2d(channels, mixed, 1)
+        self.mix_space = Depthwise(mixed)
+        self.mix_out = nn.Conv2d(mixed, channels, 1)
+        self.gate_in = nn.Conv2d(channels, 2 * gated, 1)
+        self.gate_out = nn.Conv2d(gated, channels, 1)
         for last in (self.mix_out, self.gate_out):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         # Where no gradient needs the old values, work in place: on CPUs fresh memory costs more than the arithmetic.
-        in_place = not torch.is_grad_enabled()
-        x = self.mix_out(self.mix_space(F.silu(self.mix_in(x), inplace=in_place))).add_(x)
+        activate, in_place = ACTIVATIONS[self.activation], not torch.is_grad_enabled()
+        x = self.mix_out(self.mix_space(activate(self.mix_in(x), inplace=in_place))).add_(x)
         gate, value = self.gate_in(x).chunk(2, 1)
-        return self.gate_out(F.silu(gate, inplace=in_place) * value).add_(x)
-
-
-def residual_stack(channels: int, depth: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(depth)))
+        return self.gate_out(activate(gate, inplace=in_place) * value).add_(x)
 
 
 def upsample(channels_in: int, channels_out: int) -> nn.Sequential:

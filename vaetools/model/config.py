@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from ..errors import ModelError
 
 POSTERIORS = ("uniform", "gaussian")
+ACTIVATIONS = ("silu", "hardswish")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # it becomes part of a file's name
 MAX_NOISE = 255  # levels
+GATED = 2  # times the channels of a block are gated, unless it is narrower
 MAX_SIZE, MAX_DEPTH = 8192, 64  # far above what trains; they keep a hostile config from taking all memory
 # Partial sums of the integer network stay below 2^24 up to these sizes: see the table in scales.py.
 MAX_SCALE_WIDTH, MAX_HYPER_CHANNELS, MAX_LATENT_CHANNELS = 250, 64, 550
@@ -33,7 +35,9 @@ class ModelConfig:
     encoder_blocks, decoder_blocks: how many on the two grids. posterior: "uniform" for a codec, "gaussian" to sample from.
     quality_lambdas: the Lagrange multipliers of quality 0 and 100 in `lambda * 255^2 * MSE + bits per pixel`. noise: of a
     denoiser, the standard deviations of the white noise in its input that quality 0 and quality 100 stand for, the larger first,
-    of values in 0..255.
+    of values in 0..255. activation: of the residual blocks, "silu" or "hardswish", which CPUs do faster. block_widths: of stacks
+    (see `stacks`) whose blocks are narrower than others, their names, each with the channels that its blocks mix in space and
+    those that they gate: `(("context", ((128, 384),)),)`.
 
     Raises ModelError on values that are out of range or do not go together.
     """
@@ -52,6 +56,8 @@ class ModelConfig:
     posterior: str = "uniform"
     quality_lambdas: tuple[float, float] = (0.001, 0.16)
     noise: tuple[float, float] | None = None
+    activation: str = "silu"
+    block_widths: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
 
     def __post_init__(self) -> None:
         pairs = ("encoder_blocks", "decoder_blocks", "quality_lambdas", *(("noise",) if self.noise is not None else ()))
@@ -81,6 +87,9 @@ class ModelConfig:
             raise ModelError(f"config: bit_depth must be 8 or 16, not {self.bit_depth!r}")
         if self.posterior not in POSTERIORS:
             raise ModelError(f"config: posterior must be one of {', '.join(POSTERIORS)}, not {self.posterior!r}")
+        if self.activation not in ACTIVATIONS:
+            raise ModelError(f"config: activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
+        self._check_widths()
         low, high = self.quality_lambdas
         if not all(isinstance(value, (int, float)) for value in (low, high)) or not 0 < low < high < math.inf:
             raise ModelError(f"config: quality_lambdas must rise from above 0, not {low!r} to {high!r}")
@@ -88,6 +97,38 @@ class ModelConfig:
             most, least = self.noise
             if not all(isinstance(value, (int, float)) for value in (most, least)) or not 0 < least < most <= MAX_NOISE:
                 raise ModelError(f"config: noise must fall from at most {MAX_NOISE} to above 0, not {most!r} to {least!r}")
+
+    def _check_widths(self) -> None:
+        try:
+            given = {name: tuple((mix, gate) for mix, gate in widths) for name, widths in self.block_widths}
+        except (TypeError, ValueError):
+            raise ModelError(f"config: block_widths must be names and pairs of widths, not {self.block_widths!r}") from None
+        for name, widths in given.items():
+            channels, depth = self.stacks.get(name, (0, 0))
+            fits = all(_is_whole(mixed, 1, channels) and _is_whole(gated, 1, GATED * channels) for mixed, gated in widths)
+            if len(widths) != depth or not fits:
+                most = (channels, GATED * channels)
+                raise ModelError(f"config: block_widths of {name!r} must be {depth} pairs of at most {most}, not {widths!r}")
+        object.__setattr__(self, "block_widths", tuple(sorted(given.items())))
+
+    @property
+    def stacks(self) -> dict[str, tuple[int, int]]:
+        """Of each stack of residual blocks, its channels and how many blocks it has."""
+        (encoder_outer, encoder_inner), (decoder_outer, decoder_inner) = self.encoder_blocks, self.decoder_blocks
+        return {
+            "encoder_outer": (self.width, encoder_outer),
+            "encoder_inner": (self.inner_width, encoder_inner),
+            "hyper_encoder": (self.width, 1),
+            "hyper_decoder": (self.width, 2),
+            "context": (self.inner_width, 1),
+            "decoder_inner": (self.inner_width, decoder_inner),
+            "decoder_outer": (self.width, decoder_outer),
+        }
+
+    def widths(self, stack: str) -> tuple[tuple[int, int], ...]:
+        """Of each block of a stack, how many channels it mixes in space, and how many it gates."""
+        channels, depth = self.stacks[stack]
+        return dict(self.block_widths).get(stack, ((channels, GATED * channels),) * depth)
 
     @property
     def latent_stride(self) -> int:

@@ -1,6 +1,6 @@
 """Layers of a network that only infers, on a CPU: oneDNN's convolutions with what follows them, weights reordered once.
 
-    mix_in + SiLU, mix_space, mix_out + residual, gate + SiLU, value * gate, gate_out + residual
+    mix_in + activation, mix_space, mix_out + residual, gate + activation, value * gate, gate_out + residual
 
 PyTorch's own convolution reorders its weights at every call, and writes each result to memory before an activation or a sum reads
 it back. The operators used here are those that torch.compile uses when it has no compiler for the rest; where they are missing or
@@ -19,6 +19,7 @@ from .blocks import Depthwise, ResidualBlock
 from .scales import IntegerConv
 
 ONES = [1, 1]
+NAMES = {"silu": "swish", "hardswish": "hardswish"}  # activations, as oneDNN's operators call them
 # Inputs of so many positions are what the order of the weights is best for; it is right for all of them.
 USUAL_SIZE = (64, 64)
 
@@ -63,7 +64,7 @@ class PackedConv(nn.Module):
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, then: str = "none") -> Tensor:
-        """then: "none" or "swish", which is SiLU."""
+        """then: "none" or one of NAMES."""
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(self._take(x), *self._convolution, then, [], "")
         return result
 
@@ -90,6 +91,7 @@ class PackedBlock(nn.Module):
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
+        self.activation = NAMES[block.activation]
         half = block.gate_out.in_channels
         self.mix_in, self.mix_out = PackedConv.of(block.mix_in), PackedConv.of(block.mix_out)
         self.mix_space = PackedConv.of(block.mix_space)
@@ -98,8 +100,8 @@ class PackedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mix_in._take(x)
-        x = self.mix_out.plus(self.mix_space(self.mix_in(x, "swish")), x)
-        return self.gate_out.plus_(self.value.times(x, self.gate(x, "swish")), x)
+        x = self.mix_out.plus(self.mix_space(self.mix_in(x, self.activation)), x)
+        return self.gate_out.plus_(self.value.times(x, self.gate(x, self.activation)), x)
 
 
 class PackedPatches(nn.Module):
@@ -193,14 +195,18 @@ def can_pack() -> bool:
     """Whether the operators are there, and compute what they should on a small block."""
     if not torch.backends.mkldnn.is_available():
         return False
+    try:
+        return all(_packs_rightly(activation) for activation in NAMES)
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return False
+
+
+def _packs_rightly(activation: str) -> bool:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        block = ResidualBlock(16).requires_grad_(False)
+        block = ResidualBlock(16, 16, 32, activation).requires_grad_(False)
     for parameter in block.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
     x = torch.randn(1, 16, 8, 8, generator=generator).contiguous(memory_format=torch.channels_last)
-    try:
-        with torch.inference_mode():
-            return torch.allclose(PackedBlock(block)(x.clone()), block(x), atol=1e-4)
-    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
-        return False
+    with torch.inference_mode():
+        return torch.allclose(PackedBlock(block)(x.clone()), block(x), atol=1e-4)

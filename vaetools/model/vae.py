@@ -16,6 +16,7 @@ two-pass checkerboard context, He et al., CVPR 2021; here it predicts means only
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .blocks import QualityGain, ResidualBlock, Unpatches, residual_stack, upsample
+from .blocks import QualityGain, ResidualBlock, Unpatches, upsample
 from .config import ModelConfig
 from .distributions import POSTERIOR_CLASSES, Noise, NormalPrior, Posterior
 from .scales import IntegerScales, scale_of
@@ -116,28 +117,29 @@ class VAE(nn.Module):
         heads = self.posterior.parameter_count
 
         self.encoder_outer = nn.Sequential(
-            nn.PixelUnshuffle(patch), nn.Conv2d(c * patch**2, width, 1), residual_stack(width, config.encoder_blocks[0])
+            nn.PixelUnshuffle(patch), nn.Conv2d(c * patch**2, width, 1), nn.Sequential(*self._blocks("encoder_outer"))
         )
         self.encoder_inner = nn.Sequential(
-            nn.Conv2d(width, inner, 2, stride=2), residual_stack(inner, config.encoder_blocks[1]), nn.Conv2d(inner, m * heads, 1)
+            nn.Conv2d(width, inner, 2, stride=2), nn.Sequential(*self._blocks("encoder_inner")), nn.Conv2d(inner, m * heads, 1)
         )
         self.hyper_encoder = nn.Sequential(
             nn.Conv2d(m, width, 1),
-            ResidualBlock(width),
+            *self._blocks("hyper_encoder"),
             nn.Conv2d(width, width, 2, stride=2),
             nn.SiLU(),
             nn.Conv2d(width, z * heads, 2, stride=2),
         )
+        blocks = self._blocks("hyper_decoder")
         self.hyper_decoder = nn.Sequential(
-            upsample(z, width), ResidualBlock(width), upsample(width, width), ResidualBlock(width), nn.Conv2d(width, 2 * m, 1)
+            upsample(z, width), next(blocks), upsample(width, width), next(blocks), nn.Conv2d(width, 2 * m, 1)
         )
-        self.context = nn.Sequential(nn.Conv2d(3 * m, inner, 1), ResidualBlock(inner), nn.Conv2d(inner, m, 1))
+        self.context = nn.Sequential(nn.Conv2d(3 * m, inner, 1), *self._blocks("context"), nn.Conv2d(inner, m, 1))
         self.scales = IntegerScales(z, config.scale_width, m)
         self.decoder_inner = nn.Sequential(
-            nn.Conv2d(m, inner, 1), residual_stack(inner, config.decoder_blocks[1]), upsample(inner, width)
+            nn.Conv2d(m, inner, 1), nn.Sequential(*self._blocks("decoder_inner")), upsample(inner, width)
         )
         self.decoder_outer = nn.Sequential(
-            residual_stack(width, config.decoder_blocks[0]), nn.Conv2d(width, c * patch**2, 1), nn.PixelShuffle(patch)
+            nn.Sequential(*self._blocks("decoder_outer")), nn.Conv2d(width, c * patch**2, 1), nn.PixelShuffle(patch)
         )
         self.linear_encoder = nn.Conv2d(c, m, 2 * patch, stride=2 * patch, bias=False)
         self.linear_decoder = Unpatches(m, c, 2 * patch)
@@ -146,6 +148,11 @@ class VAE(nn.Module):
         self.gain_z = QualityGain(z)
         self.gain_encoder, self.gain_decoder = QualityGain(width), QualityGain(width)
         self.z_raw_scale = nn.Parameter(torch.full((z,), 2.0))
+
+    def _blocks(self, stack: str) -> Iterator[ResidualBlock]:
+        channels, _ = self.config.stacks[stack]
+        for mixed, gated in self.config.widths(stack):
+            yield ResidualBlock(channels, mixed, gated, self.config.activation)
 
     def set_qualities(self, lambdas: tuple[float, float]) -> None:
         """Give qualities 0 and 1 other Lagrange multipliers. At a multiplier the network does what it did, as nearly as the knots

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from ..model.config import ModelConfig
 from ..storage.blob import Readable
 from ..storage.place import Place
 
+LOOKS, LOOK_SIDE, LOOK_STEPS = 8, 4, 24  # crops of so many hyper-latents a side, to see what a network makes of them
 NATIVE = 0.25  # of the crops are of images as they are, where others are of images made smaller
 
 
@@ -167,6 +168,14 @@ def to_unit_range(images: np.ndarray, config: ModelConfig, device: torch.device)
     values = images.astype(np.int32) if images.dtype == np.uint16 else images
     tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
     return tensor.float().div_(2**config.bit_depth - 1).contiguous(memory_format=torch.channels_last)
+
+
+def some_batches(cache: ImageCache, config: ModelConfig, device: torch.device, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """LOOK_STEPS times (LOOKS, C, crop, crop) in 0..1, and qualities (LOOKS,)."""
+    sampler = CropSampler(cache, seed)
+    for step in range(LOOK_STEPS):
+        batch = sampler.batch(step, LOOK_SIDE * config.hyper_stride, LOOKS)
+        yield to_unit_range(batch.images, config, device), torch.from_numpy(batch.quality).to(device)
 
 
 class Prefetcher:

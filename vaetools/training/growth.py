@@ -22,9 +22,8 @@ from ..model.precision import autocast
 from ..model.quantiser import to_images, to_symbols
 from ..model.scales import INDEX_PER_UNIT, LEVELS, scale_of
 from ..model.vae import VAE
-from .data import CropSampler, ImageCache, to_unit_range
+from .data import ImageCache, some_batches
 
-CROP, BATCH, STEPS = 256, 8, 24  # the crop in pixels, or the nearest that the network takes
 LOWEST = 0.4  # quality: below it, new latents have little to say
 RIDGE = 1e-5  # of the variance of a pixel
 COMPARED = 1500  # positions at which tables are compared
@@ -44,23 +43,18 @@ class Sample:
 
     @classmethod
     def gather(cls, vae: VAE, cache: ImageCache, seed: int) -> Sample:
-        sampler = CropSampler(cache, seed)
-        stride = vae.config.hyper_stride
-        crop = max(1, CROP // stride) * stride
         device = vae.z_raw_scale.device
         parts = []
-        for step in range(STEPS):
-            batch = sampler.batch(step, crop, BATCH)
-            images = to_unit_range(batch.images, vae.config, device)
-            quality = torch.from_numpy(LOWEST + (1 - LOWEST) * batch.quality).to(device)
-            sides = torch.full((BATCH,), crop)
+        for images, whole_range in some_batches(cache, vae.config, device, seed):
+            quality = LOWEST + (1 - LOWEST) * whole_range
+            sides = torch.full((len(images),), images.shape[-1])
             symbols = to_symbols(vae, images, quality, sides, sides)
             restored = to_images(vae, symbols.latents, quality)
             with torch.inference_mode(), autocast(device):
                 inside = vae.encoder_inner[:-1](vae.analyse(images).features * vae.gain_encoder(quality))
             side = vae.config.latent_stride
             pixels, left = (_patches(x, side) for x in (images - 0.5, images - restored))
-            spread = quality[:, None].expand(-1, len(pixels) // BATCH).reshape(-1)
+            spread = quality[:, None].expand(-1, len(pixels) // len(images)).reshape(-1)
             parts.append(cls(pixels, left, _positions(inside), _positions(symbols.index), spread))
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 

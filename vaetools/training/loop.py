@@ -37,6 +37,7 @@ from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
 from .growth import grow
 from .muon import Muon
+from .narrowing import narrow
 from .objective import Losses, rate_distortion
 from .ranks import Ranks
 from .report import RunReport, Sums
@@ -161,10 +162,12 @@ def train(
     device: str = "auto",
     only: Sequence[Readable] | None = None,
     start: LoadedModel | None = None,
+    narrow_share: float | None = None,
 ) -> Path | None:
     """Train on the images below `folder`, or in tars, or on `only` these, from the weights of `start` or from none.
 
-    If `config` has more latents than `start`, that is given the others first: see growth.py.
+    If `config` has more latents than `start`, that is given the others first: see growth.py. narrow_share: of what each layer in
+    the blocks of `start` adds, how much may go so that they are narrower: see narrowing.py.
 
     Returns the path of the exported weights, below `run`; None on ranks but the first.
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
@@ -184,6 +187,9 @@ def train(
         check_crops(config, settings)
         cache = ImageCache.load(folder, config, settings.cache_bytes, only=only)
         report.folder(cache, settings.crops[0][1])
+        vae = None if start is None else _adapted(start.vae, config, narrow_share, cache, settings.seed)
+        if vae is not None:
+            config = replace(config, block_widths=vae.config.block_widths)
         trainer = Trainer(config, settings, ranks)
         if saved is not None:
             try:
@@ -192,10 +198,8 @@ def train(
                 raise TrainingError(f"{run}: the checkpoint is of another version of vaetools ({error})") from None
             trainer.set_qualities(wanted.quality_lambdas)
             report.resumed(trainer.progress)
-        elif start is not None:
-            latents = config.latent_channels
-            grows = start.vae.config.latent_channels != latents
-            trainer.start_from(grow(start.vae, latents, cache, settings.seed) if grows else start.vae)
+        elif vae is not None:
+            trainer.start_from(vae)
         else:
             trainer.start_from_pca(patch_basis(cache, config.latent_stride, settings.seed))
         run_epochs(trainer, cache, report)
@@ -210,6 +214,13 @@ def train(
                 f"the weights could not be written ({error}); the checkpoint is whole: free some space, "
                 f"then run `vaetools export {run} {folder}`"
             ) from None
+
+
+def _adapted(vae: VAE, config: ModelConfig, narrow_share: float | None, cache: ImageCache, seed: int) -> VAE:
+    """With the latents of `config`, and narrower blocks if asked for."""
+    if vae.config.latent_channels != config.latent_channels:
+        vae = grow(vae, config.latent_channels, cache, seed)
+    return vae if narrow_share is None else narrow(vae, narrow_share, cache, seed)
 
 
 def resumed_settings(run: Path, **changes: Any) -> TrainingSettings:
