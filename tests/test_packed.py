@@ -14,8 +14,8 @@ from torch import nn
 from vaetools.model import packed, quantiser
 from vaetools.model.blocks import ResidualBlock
 from vaetools.model.config import ModelConfig
-from vaetools.model.packed import PackedConv, can_pack, pack
-from vaetools.model.scales import IntegerConv
+from vaetools.model.packed import PackedConv, PackedIntegerConv, can_pack, pack
+from vaetools.model.scales import ACTIVATION_UNIT, IntegerConv
 from vaetools.model.vae import VAE
 
 CPU = torch.device("cpu")
@@ -129,3 +129,23 @@ def test_random_numbers_are_left_alone() -> None:
 def test_operators_that_compute_something_else_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed.PackedConv, "times", lambda self, x, factor: factor)
     assert not packed.can_pack.__wrapped__()
+
+
+@pytest.mark.parametrize("side", [1, 15, 16, 40])
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_whole_numbers_stay_exact(side: int, *, depthwise: bool) -> None:
+    generator = torch.Generator().manual_seed(side)
+    conv = IntegerConv(48, 48, depthwise=depthwise).requires_grad_(False)
+    for parameter in conv.parameters():
+        parameter.uniform_(-3, 3, generator=generator)
+    conv.freeze()
+    x = torch.randint(0, 256, (1, 48, side, side), generator=generator) / ACTIVATION_UNIT
+    expected = nn.functional.conv2d(
+        x.double(),
+        conv.weight.double(),
+        conv.bias.double(),
+        padding=conv.padding,
+        groups=conv.groups,  # type: ignore[union-attr]
+    )
+    with torch.inference_mode():
+        assert torch.equal(PackedIntegerConv(conv)(x).double(), expected)

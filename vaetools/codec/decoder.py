@@ -279,4 +279,4 @@ class Decoder:
         )
 
     def _to_device(self, symbols: np.ndarray) -> Tensor:
-        return torch.from_numpy(symbols).to(self.device).float().contiguous(memory_format=torch.channels_last)
+        return torch.from_numpy(symbols).to(self.device).contiguous(memory_format=torch.channels_last).float()

@@ -91,7 +91,8 @@ class TileReader:
     def read_pass(self, number: int, index: Array) -> None:
         """index: (M, h, w), the tables."""
         places = self.places[number]
-        self.residuals.ravel()[places] = self._decoder.get(index.ravel()[places], self.coder.models.y)
+        symbols = self._decoder.get(index.ravel()[places], self.coder.models.y)
+        self.residuals.ravel()[places] = symbols.astype(np.int16)
 
     def finish(self, crc: int) -> None:
         self._decoder.finish()

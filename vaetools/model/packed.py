@@ -19,6 +19,7 @@ from .blocks import Depthwise, ResidualBlock
 from .scales import IntegerConv
 
 ONES = [1, 1]
+MANY = 256  # positions: for fewer, oneDNN takes up to ten times as long as a product of matrices
 NAMES = {"silu": "swish", "hardswish": "hardswish"}  # activations, as oneDNN's operators call them
 # Inputs of so many positions are what the order of the weights is best for; it is right for all of them.
 USUAL_SIZE = (64, 64)
@@ -83,6 +84,19 @@ class PackedConv(nn.Module):
         """The sum, in the memory of `term`."""
         operator = torch.ops.mkldnn._convolution_pointwise_.binary
         result: Tensor = operator(term, self._take(x), *self._convolution, "add", 1.0, None, [], None)
+        return result
+
+
+class PackedIntegerConv(nn.Module):
+    """An IntegerConv whose weights are frozen. Its results are exact, whichever way they are computed."""
+
+    def __init__(self, conv: IntegerConv) -> None:
+        super().__init__()
+        self.conv, self.packed = conv, PackedConv.of(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        many = len(x) * x.shape[2] * x.shape[3] >= MANY
+        result: Tensor = self.packed(x) if many else self.conv(x)
         return result
 
 
@@ -173,7 +187,7 @@ def _packed(module: nn.Module) -> nn.Module | None:
     if isinstance(module, ResidualBlock):
         return PackedBlock(module)
     if isinstance(module, IntegerConv):
-        return None  # small, and as fast as it is; oneDNN takes ten times as long for a few positions
+        return PackedIntegerConv(module)
     if isinstance(module, nn.ConvTranspose2d) and _is_of_patches(module) and module.bias is None:
         return PackedUnpatches(module.weight.permute(1, 2, 3, 0), None)
     if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_of_patches(module):

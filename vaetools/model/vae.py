@@ -83,12 +83,15 @@ class Outcome:
 
 
 def first_pass_mask(y: Tensor) -> Tensor:
-    """(1, M, h, w): 1 where the first pass codes y. A checkerboard, of the other colour for the last half of the channels."""
+    """(1, M, h, w): 1 where the first pass codes y. A checkerboard, of the other colour for the last half of the channels.
+
+    M is even. Channels are innermost in memory, as in y: arithmetic on two layouts takes many times as long.
+    """
     _, channels, height, width = y.shape
     rows, columns = torch.arange(height, device=y.device), torch.arange(width, device=y.device)
     board = (rows[:, None] + columns) % 2 == 0
-    half = channels // 2
-    return torch.cat([board.expand(half, -1, -1), ~board.expand(channels - half, -1, -1)])[None].to(y.dtype)
+    halves = torch.stack([board, ~board], 2)[..., None].expand(-1, -1, -1, channels // 2)
+    return halves.reshape(1, height, width, channels).to(y.dtype).permute(0, 3, 1, 2)
 
 
 def quality_lambda(quality: Tensor, lambdas: tuple[float, float]) -> Tensor:
