@@ -55,6 +55,7 @@ def symbols(net: VAE, images: torch.Tensor, *, bfloat16: bool = False) -> quanti
 def test_the_layers_are_replaced(vae: VAE) -> None:
     net = quantiser.prepare_for_inference(vae, CPU, bfloat16=False)
     assert any(isinstance(module, PackedConv) for module in net.modules())
+    assert all(isinstance(layer, PackedIntegerConv) for name, layer in net.scales.named_children() if name != "shuffle")
     left = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, ResidualBlock))]
     assert all(isinstance(module, IntegerConv) for module in left)
     assert isinstance(vae.encoder_outer[1], nn.Conv2d)  # the original is as it was
@@ -68,10 +69,10 @@ def test_decoded_pixels_agree(vae: VAE, plain: VAE, images: torch.Tensor, monkey
     expected = quantiser.to_images(plain, latents, quality, bfloat16=False)
     error = (quantiser.to_images(net, latents, quality, bfloat16=False) - expected).abs()
     assert error.mean() < 1e-6
-    assert error.max() < 2e-3
+    assert error.max() < (1e-4 if net.config == CONFIG else 2e-3)  # hardswish has corners
     rough = quantiser.prepare_for_inference(vae, CPU, bfloat16=True)
     error = quantiser.to_images(rough, latents, quality, bfloat16=True) - expected
-    assert error.std() < 0.04 * expected.std()
+    assert error.std() < (0.02 if net.config == CONFIG else 0.04) * expected.std()
 
 
 def test_encoded_latents_agree(vae: VAE, plain: VAE, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +101,7 @@ def test_tables_are_the_same_to_the_last_one(vae: VAE, plain: VAE, monkeypatch: 
 
 def test_inputs_are_left_alone() -> None:
     torch.manual_seed(3)
-    block = ResidualBlock(16, 16, 32).requires_grad_(False)
+    block = ResidualBlock(16, 16, 32, activation="silu").requires_grad_(False)
     for parameter in block.parameters():
         parameter.normal_()
     net = nn.Sequential(block)

@@ -52,10 +52,15 @@ DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
     "narrow_share",
     type=click.FloatRange(0, 0.5, min_open=True),
     metavar="SHARE",
-    help="For --start-from: leave out the quietest channels inside its blocks, which together are SHARE of what a layer adds, "
-    "such as 0.02: faster, at nearly the same rate.",
+    help="For --start-from: leave out the channels inside its blocks that matter least for what they cost, SHARE of the "
+    "arithmetic there, such as 0.2.",
 )
-@click.option("--activation", type=click.Choice(ACTIVATIONS), help="[default: that of the preset or model]")
+@click.option(
+    "--activation",
+    type=click.Choice(ACTIVATIONS),
+    help="Of the blocks; hardswish is faster on CPUs, and a model with silu can go on with it [default: that of the preset or "
+    "model].",
+)
 @click.option("--denoise", is_flag=True, help="Train a denoiser: the network sees noisy images, and learns the clean ones.")
 @click.option(
     "--noise-range",

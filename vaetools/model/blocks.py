@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
     inside. activation: SiLU, or its piecewise form of Howard et al., "Searching for MobileNetV3", ICCV 2019, section 5.2.
     """
 
-    def __init__(self, channels: int, mixed: int, gated: int, activation: str = "silu") -> None:
+    def __init__(self, channels: int, mixed: int, gated: int, *, activation: str) -> None:
         super().__init__()
         self.activation = activation
         self.mix_in = nn.Conv2d(channels, mixed, 1)

@@ -104,12 +104,16 @@ class ModelConfig:
         except (TypeError, ValueError):
             raise ModelError(f"config: block_widths must be names and pairs of widths, not {self.block_widths!r}") from None
         for name, widths in given.items():
-            channels, depth = self.stacks.get(name, (0, 0))
+            if name not in self.stacks or len(given) < len(self.block_widths):
+                known = ", ".join(self.stacks)
+                raise ModelError(f"config: block_widths must name each stack once, of {known}, not {self.block_widths!r}")
+            channels, depth = self.stacks[name]
             fits = all(_is_whole(mixed, 1, channels) and _is_whole(gated, 1, GATED * channels) for mixed, gated in widths)
             if len(widths) != depth or not fits:
                 most = (channels, GATED * channels)
                 raise ModelError(f"config: block_widths of {name!r} must be {depth} pairs of at most {most}, not {widths!r}")
-        object.__setattr__(self, "block_widths", tuple(sorted(given.items())))
+        narrower = {name: widths for name, widths in given.items() if widths != self._full_widths(name)}
+        object.__setattr__(self, "block_widths", tuple(sorted(narrower.items())))
 
     @property
     def stacks(self) -> dict[str, tuple[int, int]]:
@@ -127,8 +131,11 @@ class ModelConfig:
 
     def widths(self, stack: str) -> tuple[tuple[int, int], ...]:
         """Of each block of a stack, how many channels it mixes in space, and how many it gates."""
+        return dict(self.block_widths).get(stack, self._full_widths(stack))
+
+    def _full_widths(self, stack: str) -> tuple[tuple[int, int], ...]:
         channels, depth = self.stacks[stack]
-        return dict(self.block_widths).get(stack, ((channels, GATED * channels),) * depth)
+        return ((channels, GATED * channels),) * depth
 
     @property
     def latent_stride(self) -> int:
@@ -186,8 +193,17 @@ class ModelConfig:
             raise ModelError(f"config: {error}") from None
 
 
+# What a trained network of full width had use for: see training/narrowing.py.
+PHOTO_WIDTHS = (
+    ("context", ((256, 480),)),
+    ("decoder_inner", ((32, 144), (16, 192))),
+    ("encoder_inner", ((16, 16), (16, 64))),
+    ("encoder_outer", ((176, 352), (192, 368), (192, 368))),
+    ("hyper_decoder", ((192, 224), (112, 96))),
+    ("hyper_encoder", ((192, 160),)),
+)
 PRESETS = {
-    "photo": ModelConfig(latent_channels=256, quality_lambdas=(0.0006, 0.16)),
+    "photo": ModelConfig(latent_channels=256, quality_lambdas=(0.0006, 0.16), activation="hardswish", block_widths=PHOTO_WIDTHS),
     "small": ModelConfig(
         name="small",
         patch=2,
@@ -207,7 +223,12 @@ PRESETS = {
 
 
 def preset(name: str, /, **changes: object) -> ModelConfig:
-    """The preset of that name (`photo`, `small`, `gray16`) with some fields changed. Raises ModelError if unknown."""
+    """The preset of that name (`photo`, `small`, `gray16`) with some fields changed. Raises ModelError if unknown.
+
+    With other widths or depths, its blocks are as wide as those of any network, unless `block_widths` is among the changes.
+    """
     if name not in PRESETS:
         raise ModelError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    if {*changes} & {"width", "inner_width", "encoder_blocks", "decoder_blocks"}:
+        changes = {"block_widths": (), **changes}
     return replace(PRESETS[name], **changes)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Depthwise, ResidualBlock
-from .scales import IntegerConv
+from .scales import ACTIVATION_UNIT, WEIGHT_MAX, IntegerConv
 
 ONES = [1, 1]
 MANY = 256  # positions: for fewer, oneDNN takes up to ten times as long as a product of matrices
@@ -88,7 +88,9 @@ class PackedConv(nn.Module):
 
 
 class PackedIntegerConv(nn.Module):
-    """An IntegerConv whose weights are frozen. Its results are exact, whichever way they are computed."""
+    """An IntegerConv whose weights are frozen. Its results are exact: factors have at most 8 bits, which even bfloat16 holds, and
+    their products are added up in float32, in whatever order; there is no fast (Winograd) algorithm for 1x1 and depthwise layers.
+    """
 
     def __init__(self, conv: IntegerConv) -> None:
         super().__init__()
@@ -210,7 +212,7 @@ def can_pack() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     try:
-        return all(_packs_rightly(activation) for activation in NAMES)
+        return all(map(_packs_rightly, NAMES)) and all(map(_is_exact, (False, True)))
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
 
@@ -218,9 +220,20 @@ def can_pack() -> bool:
 def _packs_rightly(activation: str) -> bool:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        block = ResidualBlock(16, 16, 32, activation).requires_grad_(False)
+        block = ResidualBlock(16, 16, 32, activation=activation).requires_grad_(False)
     for parameter in block.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
     x = torch.randn(1, 16, 8, 8, generator=generator).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         return torch.allclose(PackedBlock(block)(x.clone()), block(x), atol=1e-4)
+
+
+def _is_exact(depthwise: bool) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        conv = IntegerConv(32, 32, depthwise=depthwise).requires_grad_(False)
+    conv.weight.uniform_(-WEIGHT_MAX, WEIGHT_MAX, generator=generator)
+    conv.freeze()
+    x = torch.randint(0, 256, (1, 32, 16, 16), generator=generator) / ACTIVATION_UNIT
+    with torch.inference_mode():
+        return torch.equal(PackedIntegerConv(conv)(x), conv(x))

@@ -78,7 +78,7 @@ class IntegerConv(nn.Conv2d):
         inner = x.permute(0, 2, 3, 1)  # channels innermost, as they mostly are in memory
         if self.groups == 1:
             return F.linear(inner, weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
-        # Nine shifted products instead of a library call: a fast (Winograd) algorithm would leave the exact numbers.
+        # Nine shifted products instead of a library call, which on some device might leave the exact numbers.
         batch, height, width, _ = inner.shape
         padded = F.pad(inner, (0, 0, 1, 1, 1, 1))
         kernel = weight[:, 0].permute(1, 2, 0).contiguous()

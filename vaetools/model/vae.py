@@ -155,7 +155,7 @@ class VAE(nn.Module):
     def _blocks(self, stack: str) -> Iterator[ResidualBlock]:
         channels, _ = self.config.stacks[stack]
         for mixed, gated in self.config.widths(stack):
-            yield ResidualBlock(channels, mixed, gated, self.config.activation)
+            yield ResidualBlock(channels, mixed, gated, activation=self.config.activation)
 
     def set_qualities(self, lambdas: tuple[float, float]) -> None:
         """Give qualities 0 and 1 other Lagrange multipliers. At a multiplier the network does what it did, as nearly as the knots

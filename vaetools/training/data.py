@@ -170,9 +170,8 @@ def to_unit_range(images: np.ndarray, config: ModelConfig, device: torch.device)
     return tensor.float().div_(2**config.bit_depth - 1).contiguous(memory_format=torch.channels_last)
 
 
-def some_batches(cache: ImageCache, config: ModelConfig, device: torch.device, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def some_batches(sampler: CropSampler, config: ModelConfig, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """LOOK_STEPS times (LOOKS, C, crop, crop) in 0..1, and qualities (LOOKS,)."""
-    sampler = CropSampler(cache, seed)
     for step in range(LOOK_STEPS):
         batch = sampler.batch(step, LOOK_SIDE * config.hyper_stride, LOOKS)
         yield to_unit_range(batch.images, config, device), torch.from_numpy(batch.quality).to(device)

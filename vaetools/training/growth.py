@@ -22,7 +22,7 @@ from ..model.precision import autocast
 from ..model.quantiser import to_images, to_symbols
 from ..model.scales import INDEX_PER_UNIT, LEVELS, scale_of
 from ..model.vae import VAE
-from .data import ImageCache, some_batches
+from .data import CropSampler, ImageCache, some_batches
 
 LOWEST = 0.4  # quality: below it, new latents have little to say
 RIDGE = 1e-5  # of the variance of a pixel
@@ -45,7 +45,7 @@ class Sample:
     def gather(cls, vae: VAE, cache: ImageCache, seed: int) -> Sample:
         device = vae.z_raw_scale.device
         parts = []
-        for images, whole_range in some_batches(cache, vae.config, device, seed):
+        for images, whole_range in some_batches(CropSampler(cache, seed), vae.config, device):
             quality = LOWEST + (1 - LOWEST) * whole_range
             sides = torch.full((len(images),), images.shape[-1])
             symbols = to_symbols(vae, images, quality, sides, sides)

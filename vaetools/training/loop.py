@@ -72,10 +72,7 @@ class Trainer:
         self.network: nn.Module = self.net  # with several ranks, wrapped when the training starts
 
     def start_from(self, vae: VAE) -> None:
-        """Start with its weights. It is a network of the same shape, perhaps with other qualities."""
-        if self.config.noise == vae.config.noise:  # else qualities are levels of noise now
-            vae = copy.deepcopy(vae)
-            vae.set_qualities(self.config.quality_lambdas)
+        """Start with its weights."""
         for network in (self.net, self.average):
             network.load_state_dict(vae.state_dict())
 
@@ -166,15 +163,17 @@ def train(
 ) -> Path | None:
     """Train on the images below `folder`, or in tars, or on `only` these, from the weights of `start` or from none.
 
-    If `config` has more latents than `start`, that is given the others first: see growth.py. narrow_share: of what each layer in
-    the blocks of `start` adds, how much may go so that they are narrower: see narrowing.py.
+    If `config` has more latents than `start`, that is given the others first: see growth.py. narrow_share: in 0..1, how much of
+    the arithmetic in the blocks of `start` goes first: see narrowing.py.
 
     Returns the path of the exported weights, below `run`; None on ranks but the first.
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
     `quality_lambdas`, if given, another range of qualities to train towards from there.
-    Raises UsageError or TrainingError before anything is overwritten, and KeyboardInterrupt after an interruption,
-    when the checkpoint is written.
+    Raises UsageError (also for a `narrow_share` without `start`, or too small a one) or TrainingError before anything is
+    overwritten, and KeyboardInterrupt after an interruption, when the checkpoint is written.
     """
+    if narrow_share is not None and (start is None or resume):
+        raise UsageError("blocks are made narrower when a training starts from a model")
     with Ranks.start(device) as ranks:
         report = RunReport(run, quiet=ranks.rank > 0)
         saved = load_checkpoint(run) if resume else None
@@ -187,9 +186,11 @@ def train(
         check_crops(config, settings)
         cache = ImageCache.load(folder, config, settings.cache_bytes, only=only)
         report.folder(cache, settings.crops[0][1])
-        vae = None if start is None else _adapted(start.vae, config, narrow_share, cache, settings.seed)
-        if vae is not None:
-            config = replace(config, block_widths=vae.config.block_widths)
+        vae = None
+        if start is not None and saved is None:
+            given = start.vae
+            vae = ranks.from_first(lambda: _adapted(given, config, narrow_share, cache, settings, report))
+            config = vae.config
         trainer = Trainer(config, settings, ranks)
         if saved is not None:
             try:
@@ -216,11 +217,26 @@ def train(
             ) from None
 
 
-def _adapted(vae: VAE, config: ModelConfig, narrow_share: float | None, cache: ImageCache, seed: int) -> VAE:
-    """With the latents of `config`, and narrower blocks if asked for."""
+def _adapted(
+    vae: VAE, config: ModelConfig, narrow_share: float | None, cache: ImageCache, settings: TrainingSettings, report: RunReport
+) -> VAE:
+    """A network of `config` that does what `vae` does, with narrower blocks if asked for."""
     if vae.config.latent_channels != config.latent_channels:
-        vae = grow(vae, config.latent_channels, cache, seed)
-    return vae if narrow_share is None else narrow(vae, narrow_share, cache, seed)
+        vae = grow(vae, config.latent_channels, cache, settings.seed)
+    if vae.config.noise == config.noise:  # else qualities are levels of noise now
+        vae = copy.deepcopy(vae)
+        vae.set_qualities(config.quality_lambdas)
+    adapted = VAE(config).eval()
+    adapted.load_state_dict(vae.state_dict())
+    if narrow_share is not None:
+        report.message("looking for what the blocks can do without")
+        adapted, gone = narrow(adapted, narrow_share, sampler_of(cache, settings))
+        report.message(f"{gone:.1%} of their arithmetic goes")
+    return adapted.requires_grad_(False)
+
+
+def sampler_of(cache: ImageCache, settings: TrainingSettings, rank: int = 0, world: int = 1) -> CropSampler:
+    return CropSampler(cache, settings.seed, rank, world, mirrored=settings.mirrored, smallest_scale=settings.smallest_scale)
 
 
 def resumed_settings(run: Path, **changes: Any) -> TrainingSettings:
@@ -260,10 +276,7 @@ def run_epochs(trainer: Trainer, cache: ImageCache, report: RunReport) -> None:
             batches.request(step, *settings.crop(min(1.0, step / total if total is not None else fraction)))
 
     fraction = spent()
-    sampler = CropSampler(
-        cache, settings.seed, ranks.rank, ranks.world, mirrored=settings.mirrored, smallest_scale=settings.smallest_scale
-    )
-    batches = Prefetcher(sampler)
+    batches = Prefetcher(sampler_of(cache, settings, ranks.rank, ranks.world))
     for step in range(progress.step, progress.step + LOOK_AHEAD):
         request(step)
     in_a_row = 0

@@ -4,7 +4,7 @@ Inside a residual block, a 1x1 convolution adds up what its input channels h hav
 for what they cost, by its gradient; least squares gives what they said, as far as it can, to the others, S:
 
     importance of h_k: the sum over all positions of (h_k dL/dh_k)^2
-    W h  ->  W' h_S,  W' = (W E[h h_S^T]) E[h_S h_S^T]^-1        with a constant among h and h_S
+    W h  ->  (W_S + W_R E[h_R h_S^T] E[h_S h_S^T]^-1) h_S       R being those that go, with a constant in h_S
 
 Importance: Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, section 3.1. Making up for what goes,
 layer by layer: He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section 3.
@@ -18,12 +18,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..model.blocks import ResidualBlock
 from ..model.distributions import Noise
 from ..model.noise import noise_level, noisy_pair
 from ..model.precision import autocast
 from ..model.vae import VAE
-from .data import ImageCache, some_batches
+from .data import CropSampler, some_batches
 from .objective import rate_distortion
 
 MULTIPLE = 16  # channels: fewer are not computed faster
@@ -43,6 +44,15 @@ class Layer:
         self.moments = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=device)
         self.importance = torch.zeros(size, dtype=torch.float64, device=device)
 
+    @property
+    def size(self) -> int:
+        return self.conv.in_channels
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one channel at all positions."""
+        return self.cost * self.positions
+
     def hear(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A hook, for before the convolution is called."""
         h = inputs[0].detach().float().permute(0, 2, 3, 1).flatten(0, 2)
@@ -58,18 +68,22 @@ class Layer:
     def keep(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The most important channels (S,), rising, and weights (out, S, 1, 1) and biases (out,) that make up for the others."""
         assert self.conv.bias is not None
-        size = self.conv.in_channels
-        channels = self.importance.argsort()[size - count :].sort().values
-        inputs = torch.cat([channels, channels.new_tensor([size])])
+        ordered = self.importance.argsort()
+        gone, channels = ordered[: self.size - count], ordered[self.size - count :].sort().values
+        inputs = torch.cat([channels, channels.new_tensor([self.size])])
         gram = self.moments[inputs][:, inputs]
-        gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        everything = torch.cat([self.conv.weight[:, :, 0, 0], self.conv.bias[:, None]], 1).double()
-        fitted = torch.linalg.solve(gram, self.moments[inputs] @ everything.T).T.float()
-        return channels, fitted[:, :-1, None, None], fitted[:, -1]
+        ridge = RIDGE * gram.diagonal().mean().expand(count + 1).diag()
+        ridge[-1, -1] = 0
+        said = self.conv.weight[:, gone, 0, 0].double() @ self.moments[gone][:, inputs]
+        added = torch.linalg.solve(gram + ridge, said.T).T.float()
+        return channels, self.conv.weight[:, channels] + added[:, :-1, None, None], self.conv.bias + added[:, -1]
 
 
-def narrow(vae: VAE, share: float, cache: ImageCache, seed: int) -> VAE:
-    """`vae` with blocks that take less arithmetic, by a `share` in 0..1 of what they took."""
+def narrow(vae: VAE, share: float, sampler: CropSampler) -> tuple[VAE, float]:
+    """`vae` with blocks that take less arithmetic, by a `share` in 0..1 of what they took or a little less; and by how much.
+
+    Raises UsageError if so small a share is less than the least that can go.
+    """
     vae = copy.deepcopy(vae).requires_grad_(True)
     blocks = {name: module for name, module in vae.named_modules() if isinstance(module, ResidualBlock)}
     layers = {
@@ -79,8 +93,14 @@ def narrow(vae: VAE, share: float, cache: ImageCache, seed: int) -> VAE:
         )
         for name, block in blocks.items()
     }
-    listen([layer for pair in layers.values() for layer in pair], vae, cache, seed)
-    counts = choose([layer for pair in layers.values() for layer in pair], share)
+    flat = [layer for pair in layers.values() for layer in pair]
+    listen(flat, vae, sampler)
+    counts = choose(flat, share)
+    gone = 1 - sum(layer.work * count for layer, count in counts.items()) / sum(layer.work * layer.size for layer in flat)
+    if not gone:
+        raise UsageError(
+            f"{share:.1%} of the arithmetic in the model's blocks is less than {MULTIPLE} channels take: choose more"
+        )
     widths: dict[str, list[tuple[int, int]]] = {}
     with torch.no_grad():
         state = vae.state_dict()
@@ -96,15 +116,15 @@ def narrow(vae: VAE, share: float, cache: ImageCache, seed: int) -> VAE:
     config = replace(vae.config, block_widths=tuple((stack, tuple(pairs)) for stack, pairs in widths.items()))
     narrowed = VAE(config).to(vae.z_raw_scale.device).eval()
     narrowed.load_state_dict(state)
-    return narrowed.requires_grad_(False)
+    return narrowed, gone
 
 
-def listen(layers: list[Layer], vae: VAE, cache: ImageCache, seed: int) -> None:
+def listen(layers: list[Layer], vae: VAE, sampler: CropSampler) -> None:
     """Pass a look at the images through the network and back."""
     handles = [layer.conv.register_forward_pre_hook(layer.hear) for layer in layers]
     device = vae.z_raw_scale.device
-    noise = Noise(torch.Generator(device).manual_seed(seed))
-    for images, quality in some_batches(cache, vae.config, device, seed):
+    noise = Noise(torch.Generator(device).manual_seed(sampler.seed))
+    for images, quality in some_batches(sampler, vae.config, device):
         seen = images
         if vae.config.noise is not None:
             images, seen = noisy_pair(images, noise_level(quality, vae.config.noise), noise)
@@ -123,13 +143,12 @@ def choose(layers: list[Layer], share: float) -> dict[Layer, int]:
         first = len(ordered) % MULTIPLE or MULTIPLE
         ends = range(first, len(ordered), MULTIPLE)
         for start, end in zip((0, *ends), ends, strict=False):
-            cost = (end - start) * layer.cost * layer.positions
-            groups.append((float(ordered[start:end].sum()) / cost, cost, layer, len(ordered) - end))
-    left = share * sum(layer.cost * layer.positions * layer.conv.in_channels for layer in layers)
-    counts = {layer: layer.conv.in_channels for layer in layers}
-    for _, cost, layer, remaining in sorted(groups, key=lambda group: group[0]):
-        if cost > left:
-            break
-        left -= cost
-        counts[layer] = remaining
+            work = (end - start) * layer.work
+            groups.append((float(ordered[start:end].sum()) / work, work, layer, len(ordered) - end))
+    left = share * sum(layer.work * layer.size for layer in layers)
+    counts = {layer: layer.size for layer in layers}
+    for _, work, layer, remaining in sorted(groups, key=lambda group: group[0]):
+        if work <= left:  # else what comes after it in its layer takes no less
+            left -= work
+            counts[layer] = remaining
     return counts

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from ..model.precision import pick_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class Ranks:
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.broadcast(shared, 0)
         return float(shared.item())
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, on every rank. It is pickled on its way."""
+        if self.world == 1:
+            return make()
+        made: list[Any] = [make() if self.rank == 0 else None]
+        dist.broadcast_object_list(made, 0, device=self.device if self.device.type == "cuda" else None)
+        return cast(T, made[0])
 
     def mean(self, values: list[float]) -> list[float]:
         """The mean over the ranks, on every rank."""
