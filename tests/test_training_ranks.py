@@ -10,34 +10,31 @@ from pathlib import Path
 
 import pytest
 
+from vaetools.model.weights import load_weights
+
 from .conftest import tiny
 from .test_training import PACKAGE_ROOT, metrics, settings, train
 
-TORCHRUN_SCRIPT = """
+SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.conftest import tiny
 from vaetools.model import precision
+from vaetools.model.weights import load_weights
 from vaetools.training.loop import train
 from vaetools.training.settings import TrainingSettings
 
 precision.has_bfloat16 = lambda device: False
 settings = TrainingSettings(epochs=2, batch=4, crops=((0.0, 32),), steps_per_epoch=4)
-train(Path({folder!r}), Path({run!r}), tiny(), settings, device="cpu")
+{call}
 """
 
 
-def test_two_processes_compute_what_one_does_with_the_whole_batch(
-    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In float32: bfloat16 rounds differently in batches of another size."""
-    monkeypatch.setattr("vaetools.model.precision.has_bfloat16", lambda device: False)
-    train(photo_folder, tmp_path / "one", tiny(), settings(batch=8, crops=((0.0, 32),)))
-    script = tmp_path / "train.py"
-    script.write_text(
-        TORCHRUN_SCRIPT.format(root=str(Path(__file__).parents[1]), folder=str(photo_folder), run=str(tmp_path / "two"))
-    )
+def run_on_two(call: str, folder: Path) -> str:
+    """What two processes that make the call print."""
+    script = folder / "train.py"
+    script.write_text(SCRIPT.format(root=str(Path(__file__).parents[1]), call=call))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -52,7 +49,33 @@ def test_two_processes_compute_what_one_does_with_the_whole_batch(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Epoch 1/2") == 1, "only the first process reports"
-    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+    return done.stdout
+
+
+def test_two_processes_compute_what_one_does_with_the_whole_batch(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32: bfloat16 rounds differently in batches of another size."""
+    monkeypatch.setattr("vaetools.model.precision.has_bfloat16", lambda device: False)
+    train(photo_folder, tmp_path / "one", tiny(), settings(batch=8, crops=((0.0, 32),)))
+    run = tmp_path / "two"
+    told = run_on_two(f'train(Path({str(photo_folder)!r}), Path({str(run)!r}), tiny(), settings, device="cpu")', tmp_path)
+    assert told.count("Epoch 1/2") == 1, "only the first process reports"
+    for one, two in zip(metrics(tmp_path / "one"), metrics(run), strict=True):
         for key in ("loss", "reconstruction_loss", "kl_divergence", "mse", "bpp"):
             assert float(two[key]) == pytest.approx(float(one[key]), rel=1e-3), key
+
+
+def test_two_processes_start_from_the_same_narrower_model(photo_folder: Path, tmp_path: Path) -> None:
+    config = tiny(width=32)
+    weights = train(photo_folder, tmp_path / "one", config, settings(epochs=1, batch=4, crops=((0.0, 32),)))
+    assert weights is not None
+    run = tmp_path / "two"
+    call = (
+        f"start = load_weights(Path({str(weights)!r}))\n"
+        f"train(Path({str(photo_folder)!r}), Path({str(run)!r}), start.vae.config, settings, "
+        'device="cpu", start=start, narrow_share=0.2)'
+    )
+    run_on_two(call, tmp_path)
+    narrowed = load_weights(next(run.glob("*.safetensors"))).vae
+    assert sum(p.numel() for p in narrowed.parameters()) < sum(p.numel() for p in load_weights(weights).vae.parameters())
