@@ -54,7 +54,7 @@ def test_targets_are_met_within_two_percent(
         if kind == "psnr":
             reached = psnr(codec.decode([data])[0].picture.pixels, picture.pixels)
             # The search decodes each tile alone; with its neighbours, a small one comes out a little better.
-            assert value - 0.05 <= reached <= value + (0.15 if tile_size > 64 else 0.4)
+            assert value - 0.05 <= reached <= value + (0.15 if tile_size > 64 else 0.6)
         else:
             reached = len(data) if kind == "size" else 8 * len(data) / (picture.width * picture.height)
             assert 0.98 * value <= reached <= value
