@@ -26,8 +26,6 @@ from torch import nn
 from ..errors import TrainingError, UsageError
 from ..model.config import ModelConfig
 from ..model.distributions import Noise
-from ..model.noise import noise_level, noisy_pair
-from ..model.precision import autocast
 from ..model.vae import VAE
 from ..model.weights import LoadedModel, save_weights
 from ..storage.blob import Readable
@@ -38,7 +36,7 @@ from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_un
 from .growth import grow
 from .muon import Muon
 from .narrowing import narrow
-from .objective import Losses, rate_distortion
+from .objective import Losses, losses_of
 from .ranks import Ranks
 from .report import RunReport, Sums
 from .settings import TrainingSettings
@@ -111,12 +109,7 @@ class Trainer:
         quality = torch.from_numpy(batch.quality).to(self.device)
         generator = torch.Generator(self.device).manual_seed(hash_seed(self.settings.seed, self.progress.step))
         noise = Noise(generator, self.ranks.rank, self.ranks.world)
-        seen = images
-        if self.config.noise is not None:
-            images, seen = noisy_pair(images, noise_level(quality, self.config.noise), noise)
-        with autocast(self.device):
-            outcome = self.network(seen, quality, noise)
-        losses = rate_distortion(images, outcome, quality, self.config.quality_lambdas)
+        losses = losses_of(self.network, self.config, images, quality, noise)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..model.blocks import ResidualBlock
 from ..model.distributions import Noise
-from ..model.noise import noise_level, noisy_pair
-from ..model.precision import autocast
 from ..model.vae import VAE
 from .data import CropSampler, some_batches
-from .objective import rate_distortion
+from .objective import losses_of
 
 MULTIPLE = 16  # channels: fewer are not computed faster
 RIDGE = 1e-6
@@ -55,13 +53,13 @@ class Layer:
 
     def hear(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A hook, for before the convolution is called."""
-        h = inputs[0].detach().float().permute(0, 2, 3, 1).flatten(0, 2)
+        h = inputs[0].detach().double().permute(0, 2, 3, 1).flatten(0, 2)  # in float32, autocast would make the product bfloat16
         ends = torch.cat([h, torch.ones_like(h[:, :1])], 1)
-        self.moments += (ends.T @ ends).double()
+        self.moments += ends.T @ ends
         self.positions += len(h)
 
         def hear_gradient(gradient: Tensor) -> None:
-            self.importance += (gradient.float().permute(0, 2, 3, 1).flatten(0, 2) * h).double().square().sum(0)
+            self.importance += (gradient.permute(0, 2, 3, 1).flatten(0, 2) * h).square().sum(0)
 
         inputs[0].register_hook(hear_gradient)
 
@@ -125,12 +123,7 @@ def listen(layers: list[Layer], vae: VAE, sampler: CropSampler) -> None:
     device = vae.z_raw_scale.device
     noise = Noise(torch.Generator(device).manual_seed(sampler.seed))
     for images, quality in some_batches(sampler, vae.config, device):
-        seen = images
-        if vae.config.noise is not None:
-            images, seen = noisy_pair(images, noise_level(quality, vae.config.noise), noise)
-        with autocast(device):
-            outcome = vae(seen, quality, noise)
-        rate_distortion(images, outcome, quality, vae.config.quality_lambdas).loss.backward()
+        losses_of(vae, vae.config, images, quality, noise).loss.backward()
     for handle in handles:
         handle.remove()
 

@@ -11,8 +11,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..model.config import ModelConfig
+from ..model.distributions import Noise
+from ..model.noise import noise_level, noisy_pair
+from ..model.precision import autocast
 from ..model.vae import Outcome, quality_lambda
 
 LOSS_UNIT = 0.1  # keeps the loss, and the gradients that are clipped at 1, of order one
@@ -55,3 +59,13 @@ def rate_distortion(images: Tensor, outcome: Outcome, quality: Tensor, lambdas: 
     reconstruction = LOSS_UNIT * (lagrange.sqrt() * mse).mean()
     divergence = LOSS_UNIT * (bpp / lagrange.sqrt()).mean()
     return Losses(reconstruction + divergence, reconstruction, divergence, mse.mean(), bpp.mean())
+
+
+def losses_of(network: nn.Module, config: ModelConfig, images: Tensor, quality: Tensor, noise: Noise) -> Losses:
+    """Of a pass of images (B, C, H, W) in 0..1 through a VAE of `config`, or its wrapper; a denoiser sees them with noise."""
+    seen = images
+    if config.noise is not None:
+        images, seen = noisy_pair(images, noise_level(quality, config.noise), noise)
+    with autocast(images.device):
+        outcome = network(seen, quality, noise)
+    return rate_distortion(images, outcome, quality, config.quality_lambdas)
