@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +17,7 @@ from torch import nn
 from vaetools.model import packed, quantiser
 from vaetools.model.blocks import ResidualBlock
 from vaetools.model.config import ModelConfig
-from vaetools.model.packed import PackedConv, PackedIntegerConv, can_pack, pack
+from vaetools.model.packed import PackedConv, can_pack, pack
 from vaetools.model.scales import ACTIVATION_UNIT, IntegerConv
 from vaetools.model.vae import VAE
 
@@ -55,9 +58,8 @@ def symbols(net: VAE, images: torch.Tensor, *, bfloat16: bool = False) -> quanti
 def test_the_layers_are_replaced(vae: VAE) -> None:
     net = quantiser.prepare_for_inference(vae, CPU, bfloat16=False)
     assert any(isinstance(module, PackedConv) for module in net.modules())
-    assert all(isinstance(layer, PackedIntegerConv) for name, layer in net.scales.named_children() if name != "shuffle")
-    left = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, ResidualBlock))]
-    assert all(isinstance(module, IntegerConv) for module in left)
+    assert all(isinstance(layer, PackedConv) for name, layer in net.scales.named_children() if name != "shuffle")
+    assert not any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, ResidualBlock)) for module in net.modules())
     assert isinstance(vae.encoder_outer[1], nn.Conv2d)  # the original is as it was
 
 
@@ -149,4 +151,25 @@ def test_whole_numbers_stay_exact(side: int, *, depthwise: bool) -> None:
         groups=conv.groups,  # type: ignore[union-attr]
     )
     with torch.inference_mode():
-        assert torch.equal(PackedIntegerConv(conv)(x).double(), expected)
+        assert torch.equal(PackedConv.of(conv)(x).double(), expected)
+
+
+REPEATED = """
+import torch
+from vaetools import Codec
+codec, image = Codec.load("photo", "cpu"), torch.zeros(3, 192, 320, dtype=torch.uint8)
+for _ in range(2):
+    print("round", flush=True)
+    codec.decompress(codec.compress([image]))
+"""
+
+
+def test_weights_are_put_into_order_once() -> None:
+    log = subprocess.run(
+        [sys.executable, "-c", REPEATED], env={**os.environ, "ONEDNN_VERBOSE": "1"}, capture_output=True, text=True, check=True
+    ).stdout
+    _, first, second = log.split("round\n")
+    layers = [line for line in second.splitlines() if ",exec,cpu,convolution," in line]
+    assert len(layers) > 50
+    assert ",exec,cpu,reorder," in first
+    assert ",exec,cpu,reorder," not in second

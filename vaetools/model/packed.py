@@ -19,37 +19,35 @@ from .blocks import Depthwise, ResidualBlock
 from .scales import ACTIVATION_UNIT, WEIGHT_MAX, IntegerConv
 
 ONES = [1, 1]
-MANY = 256  # positions: for fewer, oneDNN takes up to ten times as long as a product of matrices
 NAMES = {"silu": "swish", "hardswish": "hardswish"}  # activations, as oneDNN's operators call them
-# Inputs of so many positions are what the order of the weights is best for; it is right for all of them.
-USUAL_SIZE = (64, 64)
 
 
 class PackedConv(nn.Module):
-    """A convolution with constant weights. Its results are in the type of its weights, whatever it is given."""
+    """A convolution with constant weights. Its results are in the type of its weights, whatever it is given.
+
+    The best order of the weights hangs on the size of the input; with another one, oneDNN puts them into order at each call,
+    which can take many times as long as the convolution. So they are ordered once for each power of two of positions that turns
+    up.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, padding: int = 0, groups: int = 1) -> None:
         super().__init__()
         self.dtype, self.groups, self.padding = weight.dtype, groups, [padding, padding]
-        self.weight = self._reordered(weight.detach())
+        self.weight = weight.detach().contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.detach().to(self.dtype)
-
-    def _reordered(self, weight: Tensor) -> Tensor:
-        dense = weight.contiguous(memory_format=torch.channels_last)
-        size = [1, dense.shape[1] * self.groups, *USUAL_SIZE]
-        found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(dense, self.padding, ONES, ONES, self.groups, size)
-        return found
+        self._ordered: dict[int, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and for other processes, such as those of a data loader, which reordered weights cannot go to. An array: a
         tensor would be shared memory, which ends with it."""
-        values = self.weight.to_dense().reshape(-1).view(torch.uint8).numpy()
-        return {**self.__dict__, "weight": (values, tuple(self.weight.shape))}
+        values = self.weight.reshape(-1).view(torch.uint8).numpy()
+        return {**self.__dict__, "weight": (values, tuple(self.weight.shape)), "_ordered": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         values, shape = state["weight"]
-        self.weight = self._reordered(torch.from_numpy(values).view(self.dtype).reshape(shape))
+        weight = torch.from_numpy(values).view(self.dtype).reshape(shape)
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
 
     @classmethod
     def of(cls, conv: nn.Conv2d, rows: slice = slice(None)) -> PackedConv:
@@ -57,16 +55,22 @@ class PackedConv(nn.Module):
         bias = None if conv.bias is None else conv.bias[rows]
         return cls(conv.weight[rows], bias, padding=int(conv.padding[0]), groups=conv.groups)
 
-    @property
-    def _convolution(self) -> tuple[Any, ...]:
-        return self.weight, self.bias, self.padding, ONES, ONES, self.groups
-
     def _take(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
+    def _convolution(self, x: Tensor) -> tuple[Any, ...]:
+        return self._weight_for(x), self.bias, self.padding, ONES, ONES, self.groups
+
+    def _weight_for(self, x: Tensor) -> Tensor:
+        kind = (len(x) * x.shape[2] * x.shape[3]).bit_length()
+        if kind not in self._ordered:
+            reorder = torch.ops.mkldnn._reorder_convolution_weight
+            self._ordered[kind] = reorder(self.weight, self.padding, ONES, ONES, self.groups, list(x.shape))
+        return self._ordered[kind]
+
     def forward(self, x: Tensor, then: str = "none") -> Tensor:
         """then: "none" or one of NAMES."""
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(self._take(x), *self._convolution, then, [], "")
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(self._take(x), *self._convolution(x), then, [], "")
         return result
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
@@ -77,28 +81,13 @@ class PackedConv(nn.Module):
 
     def _combined(self, x: Tensor, other: Tensor, operation: str, alpha: float | None) -> Tensor:
         operator = torch.ops.mkldnn._convolution_pointwise.binary
-        result: Tensor = operator(self._take(x), other, *self._convolution, operation, alpha, None, [], None)
+        result: Tensor = operator(self._take(x), other, *self._convolution(x), operation, alpha, None, [], None)
         return result
 
     def plus_(self, x: Tensor, term: Tensor) -> Tensor:
         """The sum, in the memory of `term`."""
         operator = torch.ops.mkldnn._convolution_pointwise_.binary
-        result: Tensor = operator(term, self._take(x), *self._convolution, "add", 1.0, None, [], None)
-        return result
-
-
-class PackedIntegerConv(nn.Module):
-    """An IntegerConv whose weights are frozen. Its results are exact: factors have at most 8 bits, which even bfloat16 holds, and
-    their products are added up in float32, in whatever order; there is no fast (Winograd) algorithm for 1x1 and depthwise layers.
-    """
-
-    def __init__(self, conv: IntegerConv) -> None:
-        super().__init__()
-        self.conv, self.packed = conv, PackedConv.of(conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        many = len(x) * x.shape[2] * x.shape[3] >= MANY
-        result: Tensor = self.packed(x) if many else self.conv(x)
+        result: Tensor = operator(term, self._take(x), *self._convolution(x), "add", 1.0, None, [], None)
         return result
 
 
@@ -189,7 +178,7 @@ def _packed(module: nn.Module) -> nn.Module | None:
     if isinstance(module, ResidualBlock):
         return PackedBlock(module)
     if isinstance(module, IntegerConv):
-        return PackedIntegerConv(module)
+        return PackedConv.of(module)
     if isinstance(module, nn.ConvTranspose2d) and _is_of_patches(module) and module.bias is None:
         return PackedUnpatches(module.weight.permute(1, 2, 3, 0), None)
     if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_of_patches(module):
@@ -229,11 +218,15 @@ def _packs_rightly(activation: str) -> bool:
 
 
 def _is_exact(depthwise: bool) -> bool:
+    """Whether an IntegerConv, whose weights are frozen, can be packed. Factors have at most 8 bits, which even bfloat16 holds;
+    their products must be added up in float32, in whatever order; there is no fast (Winograd) algorithm for 1x1 and depthwise
+    layers.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         conv = IntegerConv(32, 32, depthwise=depthwise).requires_grad_(False)
     conv.weight.uniform_(-WEIGHT_MAX, WEIGHT_MAX, generator=generator)
     conv.freeze()
-    x = torch.randint(0, 256, (1, 32, 16, 16), generator=generator) / ACTIVATION_UNIT
     with torch.inference_mode():
-        return torch.equal(PackedIntegerConv(conv)(x), conv(x))
+        sizes = (torch.randint(0, 256, (1, 32, side, side), generator=generator) / ACTIVATION_UNIT for side in (2, 16))
+        return all(torch.equal(PackedConv.of(conv)(x), conv(x)) for x in sizes)

@@ -39,7 +39,7 @@ def fake_quantise(x: Tensor, unit: int, low: float, high: float) -> Tensor:
     """Multiples of 1/unit in [low, high]; the gradient passes straight through inside the range."""
     clamped = x.clamp(low, high)
     if not torch.is_grad_enabled():
-        return clamped.mul_(unit).round_().div_(unit)
+        return clamped.round_() if unit == 1 else clamped.mul_(unit).round_().div_(unit)
     return clamped + ((clamped * unit).round() / unit - clamped).detach()
 
 
