@@ -67,3 +67,11 @@ def content(path: Path) -> dict[str, bytes]:
             assert file is not None
             found[info.name] = file.read()
         return found
+
+
+def broken_shards(folder: Path) -> Path:
+    """Two tars; in the second, one image is broken."""
+    make_shards(folder, count=1)
+    members = [(name, data[:100] if name == "0007.jpg" else data) for name, data in samples(range(6, 10))]
+    make_tar(folder / "photos-001.tar", members)
+    return folder

@@ -1,4 +1,4 @@
-"""Jobs from tars, and to tars: what becomes of members, deaths at any moment, failures, and how folders are divided."""
+"""Jobs from tars, and to tars: what becomes of members, and deaths at any moment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import fsspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -21,15 +22,15 @@ from vaetools.folder import tars
 from vaetools.folder.division import Division
 from vaetools.folder.job import compress_folder
 from vaetools.folder.ledger import Outcome
-from vaetools.folder.manifest import DONE, FAILED, Manifest
+from vaetools.folder.manifest import DONE, Manifest
 from vaetools.folder.plan import Selection
 from vaetools.folder.shard import Shard
 from vaetools.folder.spec import CompressSpec
 from vaetools.folder.tars import run_tars
 from vaetools.storage.place import parse_source
 
-from .engine_folders import make_album, tree
-from .tar_files import content, make_shards, make_tar, picture, samples
+from .engine_folders import tree
+from .tar_files import broken_shards, content, make_shards, make_tar, picture, samples
 from .test_folder_job_resume import FakeCodec
 
 
@@ -69,14 +70,6 @@ def compress(
 
 def vaetools(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def broken_shards(folder: Path) -> Path:
-    """Two tars; in the second, one image is broken."""
-    make_shards(folder, count=1)
-    members = [(name, data[:100] if name == "0007.jpg" else data) for name, data in samples(range(6, 10))]
-    make_tar(folder / "photos-001.tar", members)
-    return folder
 
 
 # To files.
@@ -119,6 +112,15 @@ def test_the_output_is_not_the_folder_of_the_tars(shards: Path) -> None:
     for tar in (False, True):
         result = vaetools("compress", shards / "photos-000.tar", "-o", shards, *["--tar"] * tar)
         assert (result.exit_code, "must not be the input folder" in result.stderr) == (2, True)
+
+
+def test_nor_is_it_in_a_store(shards: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/shop/shards/photos-000.tar", (shards / "photos-000.tar").read_bytes())
+    result = vaetools("compress", "memory://shop/shards/photos-000.tar", "-o", "memory://shop/shards")
+    assert (result.exit_code, "must not be the input folder" in result.stderr) == (2, True)
+    assert vaetools("compress", "memory://shop/shards/photos-000.tar", "-o", "memory://shop/small").exit_code == 0
+    store.rm("/shop", recursive=True)
 
 
 # To tars, from tars.
@@ -299,67 +301,6 @@ def test_an_interrupted_job_tells_how_far_it_is_and_goes_on(shards: Path, whole:
     assert tree(tmp_path) == whole
 
 
-# Failures.
-
-
-def test_a_sample_whose_image_fails_is_left_out(tmp_path: Path) -> None:
-    outcome = compress(broken_shards(tmp_path / "in"), tmp_path / "out")
-    assert [path for path, _ in outcome.failed] == [f"{tmp_path / 'in' / 'photos-001.tar'}/0007.jpg"]
-    assert sorted(path.rpartition("/")[2] for path, _ in outcome.notes) == ["0007.cls", "0007.json"]
-    names = list(content(tmp_path / "out" / "photos-001.tar"))
-    assert len(names) == 9
-    assert not any(name.startswith("0007") for name in names)
-    entry = Manifest.read(tmp_path / "out").last("photos-001/0007.jpg", "photos-001.tar/0007.jpg.vtc")
-    assert entry is not None
-    assert entry.status == FAILED
-
-
-def test_failures_are_told_again(tmp_path: Path) -> None:
-    shards = broken_shards(tmp_path / "in")
-    compress(shards, tmp_path / "out")
-    outcome = compress(shards, tmp_path / "out")
-    assert outcome.failed == [
-        (str(tmp_path / "out" / "photos-001.tar"), "1 of what belongs into it failed; --retry-failed makes it again")
-    ]
-
-
-def test_a_tar_with_failures_is_made_again_on_demand(tmp_path: Path) -> None:
-    shards = broken_shards(tmp_path / "in")
-    compress(shards, tmp_path / "out")
-    make_tar(shards / "photos-001.tar", samples(range(6, 10)))
-    fake = FakeCodec()
-    outcome = compress(shards, tmp_path / "out", fake, retry_failed=True)
-    assert (outcome.done, outcome.failed) == (4, [])
-    assert "0007.jpg.vtc" in content(tmp_path / "out" / "photos-001.tar")
-
-
-def test_a_damaged_tar_becomes_what_is_left_of_it(tmp_path: Path) -> None:
-    shards = make_shards(tmp_path / "in")
-    os.truncate(shards / "photos-001.tar", (shards / "photos-001.tar").stat().st_size * 2 // 3)
-    (shards / "photos-002.tar").write_bytes(b"no tar")
-    outcome = compress(shards, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.tar")) == ["photos-000.tar", "photos-001.tar"]
-    assert [Path(path).name for path, _ in outcome.failed] == ["photos-001.tar", "photos-002.tar"]
-    assert 0 < outcome.done < 12
-
-
-def test_what_was_made_before_a_failure_does_not_stand_for_it(tmp_path: Path) -> None:
-    """A file in the hidden folder, of a source that was whole then."""
-    shards = make_shards(tmp_path / "in", count=1)
-    killed(shards, tmp_path / "out", dying_in("write_tar"))
-    make_tar(shards / "photos-000.tar", [(n, d[:100] if n == "0002.jpg" else d) for n, d in samples(range(6))])
-    outcome = compress(shards, tmp_path / "out")
-    assert len(outcome.failed) == 1
-    assert "0002.jpg.vtc" not in content(tmp_path / "out" / "photos-000.tar")
-
-
-def test_an_image_that_would_take_the_place_of_a_member_fails(tmp_path: Path) -> None:
-    make_tar(tmp_path / "a.tar", [("a.png", picture(0)), ("a.png.vtc", b"there"), ("b.png", picture(1))])
-    outcome = compress(tmp_path / "a.tar", tmp_path / "out")
-    assert "is in the tar already" in outcome.failed[0][1]
-    assert list(content(tmp_path / "out" / "a.tar")) == ["b.png.vtc"]
-
-
 # Shards.
 
 
@@ -376,68 +317,6 @@ def test_shards_are_folded_by_the_next_job(shards: Path, tmp_path: Path) -> None
     outcome = compress(shards, tmp_path)
     assert (outcome.done, outcome.skipped) == (0, 18)
     assert [path.name for path in tmp_path.glob(".vaetools-*")] == [".vaetools-manifest.jsonl"]
-
-
-# From folders.
-
-
-@pytest.fixture(scope="module")
-def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_album(tmp_path_factory.mktemp("album"), 20)
-
-
-def test_a_folder_is_divided_in_the_order_of_its_names(album: Path, tmp_path: Path) -> None:
-    outcome = compress(album, tmp_path, division=Division(samples=8))
-    found = [content(tmp_path / f"shard-{number:06}.tar") for number in range(3)]
-    paths = sorted(path.relative_to(album).as_posix() for path in album.rglob("*.png"))
-    assert [name for part in found for name in part] == [f"{path}.vtc" for path in paths if path != "broken.png"]
-    assert (outcome.done, len(outcome.failed)) == (20, 1)
-
-
-def test_a_folder_is_divided_by_bytes(album: Path, tmp_path: Path) -> None:
-    compress(album, tmp_path, division=Division(size=40_000))
-    sizes = {f"{path.relative_to(album).as_posix()}.vtc": path.stat().st_size for path in album.rglob("*.png")}
-    tars = sorted(tmp_path.glob("*.tar"))
-    assert len(tars) > 2
-    assert all(sum(sizes[name] for name in content(path)) <= 40_000 or len(content(path)) == 1 for path in tars)
-
-
-def test_a_sample_is_not_divided(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    for name in ("a.left.png", "a.right.png", "b.png"):
-        (tmp_path / "in" / name).write_bytes(picture(0))
-    outcome = compress(tmp_path / "in", tmp_path / "out", division=Division(samples=1))
-    assert list(content(tmp_path / "out" / "shard-000000.tar")) == ["a.left.png.vtc", "a.right.png.vtc"]
-    assert [Path(path).name for path, _ in outcome.notes] == ["a.left.png", "a.right.png"], "and it is told"
-
-
-def test_two_files_of_one_field_are_not_both_taken(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    for name in ("a.PNG", "a.png"):
-        (tmp_path / "in" / name).write_bytes(picture(0))
-    assert "capital letters" in compress(tmp_path / "in", tmp_path / "out").failed[0][1]
-
-
-def test_tars_of_two_divisions_are_not_mixed(album: Path, tmp_path: Path) -> None:
-    compress(album, tmp_path, division=Division(samples=8))
-    with pytest.raises(UsageError, match="holds other samples"):
-        compress(album, tmp_path, division=Division(samples=7))
-    with pytest.raises(UsageError, match="is beyond the 2 tars"):
-        compress(album, tmp_path, division=Division(samples=20), on_exists="overwrite")
-
-
-def test_shards_of_a_folder_are_the_whole(album: Path, tmp_path: Path) -> None:
-    compress(album, tmp_path / "whole", division=Division(samples=6))
-    outcomes = [compress(album, tmp_path / "out", shard=f"{i}/3", division=Division(samples=6)) for i in (2, 3, 1)]
-    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
-    assert sum(len(outcome.failed) for outcome in outcomes) == 1
-
-
-@pytest.mark.parametrize(("option", "tars"), [("--tar-samples=8", 3), ("--tar-bytes=40kB", 7)])
-def test_options_divide_a_folder(album: Path, tmp_path: Path, option: str, tars: int) -> None:
-    result = vaetools("compress", album, "-o", tmp_path / "out", "--tar", option, "--dry-run", "--json")
-    targets = [Path(file["target"]).relative_to(tmp_path / "out").parts[0] for file in json.loads(result.stdout)["files"]]
-    assert sorted(set(targets)) == [f"shard-{number:06}.tar" for number in range(tars)]
 
 
 # Commands, with a model.
@@ -513,18 +392,6 @@ def test_of_two_files_of_one_result_none_is_in_the_tar_twice(tmp_path: Path) -> 
     assert vaetools("decompress", tmp_path / "small.tar", "-o", tmp_path / "out", "--tar").exit_code == 1
     with tarfile.open(tmp_path / "out" / "small.tar") as tar:
         assert tar.getnames() == ["b.jpg.png"]
-
-
-def test_a_division_before_the_last_one_is_another_one(tmp_path: Path) -> None:
-    source, target = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
-    for number in range(4):
-        (source / f"{number}.png").write_bytes(picture(number))
-    compress(source, target, division=Division(2))
-    (target / "shard-000001.tar").rename(tmp_path / "away.tar")
-    compress(source, target, division=Division(4), on_exists="overwrite")
-    with pytest.raises(UsageError, match="holds other samples"):
-        compress(source, target, division=Division(2))
 
 
 def test_a_tar_that_is_not_there_is_not_told_to_be(shards: Path, tmp_path: Path) -> None:

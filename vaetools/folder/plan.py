@@ -32,6 +32,7 @@ ON_EXISTS = ("skip", "overwrite", "error")
 LOOK_CHUNK, LOOK_AHEAD = 16, 16  # files a call, and calls at once, for sizes that the manifest does not tell
 DISTANT_AHEAD = 32  # files, one a call, where most of the time of a call is the way to a store and back
 Key = TypeVar("Key", bound=Hashable)
+T = TypeVar("T")
 Fail = Callable[[Task, BaseException | str], None]
 
 
@@ -72,19 +73,24 @@ def check_places(source: Source, target: Folder) -> None:
         raise UsageError(f"{source}: no such file or folder")
     if isinstance(target, Path) and target.exists() and not target.is_dir():
         raise UsageError(f"{target}: is a file, not a folder to write to")
-    if isinstance(source, Url) or isinstance(target, Url):
-        same = _inside(source, target) == ""
+    if isinstance(source, Place):
+        same = _asked(target, lambda: source.is_in(target))
     else:
-        folders = source.local_folders if isinstance(source, Place) else [source if source.is_dir() else source.parent]
-        same = any(target.resolve() == folder.resolve() for folder in folders)
+        folder = source if source.is_dir() else source.parent
+        same = isinstance(target, Path) and target.resolve() == folder.resolve()
     if same:
         raise UsageError(f"{target}: the output folder must not be the input folder")
 
 
 def _inside(source: Source, target: Folder) -> str | None:
     """The path of an output folder below the source, where both are in one store."""
+    return _asked(target, lambda: target.below(source)) if isinstance(source, Url) and isinstance(target, Url) else None
+
+
+def _asked(target: Folder, question: Callable[[], T]) -> T:
+    """What a store answers to a question about a target."""
     try:
-        return target.below(source) if isinstance(source, Url) and isinstance(target, Url) else None
+        return question()
     except OSError as error:
         raise UsageError(f"{target}: cannot be opened ({error.strerror})") from None
 

@@ -289,7 +289,7 @@ class _Tars:
             raise cannot_go_on(error, target, self.outcome.done + part.done) from None
         finally:
             temporary.unlink(missing_ok=True)
-        if crc32:
+        if crc32 or not parts:
             _remove_spool(spool)
 
     def _is_made(self, task: Task, entry: Entry | None) -> bool:

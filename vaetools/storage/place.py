@@ -50,10 +50,12 @@ class Place(ABC):
         Raises UsageError if there is no such place, it cannot be listed, or it holds none.
         """
 
-    @property
-    def local_folders(self) -> Sequence[Path]:
-        """Those of this machine that it lies in, which nothing is to be written to."""
-        return ()
+    @abstractmethod
+    def is_in(self, folder: Path | Url) -> bool:
+        """Whether a folder is the one that it is or lies right in, which nothing is to be written to.
+
+        Raises OSError where a store cannot be opened.
+        """
 
 
 Source = Path | Place

@@ -15,7 +15,7 @@ from ..images.folder import SUFFIXES, has_suffix
 from .blob import Readable
 from .place import Contents, Place
 from .tar import SUFFIX, TarMember, list_members, refuse_compressed
-from .url import Url, is_url, without_secrets
+from .url import RemoteBlob, Url, is_url, without_secrets
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 NUMBERS = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
@@ -75,9 +75,11 @@ class TarShards(Place):
             return None
         return cls(str(folder), tuple(sorted(tars))) if tars else None
 
-    @property
-    def local_folders(self) -> list[Path]:
-        return sorted({tar.parent for tar in self.tars if isinstance(tar, Path)})
+    def is_in(self, folder: Path | Url) -> bool:
+        if isinstance(folder, Path):
+            parents = {tar.parent for tar in self.tars if isinstance(tar, Path)}
+            return folder.resolve() in {parent.resolve() for parent in parents}
+        return any(tar.is_right_in(folder) for tar in self.tars if isinstance(tar, RemoteBlob))
 
     def folder_of(self, tar: Readable) -> str:
         """What the paths of its files start with."""

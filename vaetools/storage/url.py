@@ -180,10 +180,16 @@ class Url(Place):
         objects = ((path, info) for path, info in found.items() if info.get("type") == "file" and not path.endswith("/"))
         return {path[start:].removeprefix("/"): info for path, info in objects}
 
+    def is_in(self, folder: Path | Url) -> bool:
+        return isinstance(folder, Url) and folder.below(self) == ""
+
+    def shares_store(self, other: Url) -> bool:
+        one, two = self.file_system, other.file_system
+        return (type(one), one.storage_options) == (type(two), two.storage_options)
+
     def below(self, folder: Url) -> str | None:
         """Its path below another one, "" if it is the same; None if it is elsewhere."""
-        one, other = self.file_system, folder.file_system
-        if (type(one), one.storage_options) != (type(other), other.storage_options):
+        if not self.shares_store(folder):
             return None
         if self.path == folder.path:
             return ""
@@ -270,6 +276,9 @@ class RemoteBlob(Blob):
 
     def __str__(self) -> str:
         return str(self.url) if self.path == self.url.path else f"{self.url}/{self.inside}"
+
+    def is_right_in(self, folder: Url) -> bool:
+        return self.url.shares_store(folder) and self.path.rpartition("/")[0] == folder.path
 
     def read_bytes(self) -> bytes:
         kept = SMALL.take(self)
