@@ -10,69 +10,20 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from vaetools.codec.codec import Codec
-from vaetools.codec.container import Limits
-from vaetools.codec.rate import Rate
 from vaetools.errors import ImageError, UsageError, VaetoolsError
 from vaetools.folder import job as folder_module
-from vaetools.folder.job import compress_folder
-from vaetools.folder.ledger import Outcome
 from vaetools.folder.manifest import MANIFEST, Manifest
-from vaetools.folder.plan import Selection
 from vaetools.images.picture import Picture
-from vaetools.model.threads import Lanes
 
 from .conftest import photograph
-
-
-@dataclass
-class FakeCoded:
-    data: bytes
-    quality: float = 60.0
-    notes: tuple[str, ...] = ()
-
-    def to_bytes(self) -> bytes:
-        return self.data
-
-
-class FakeCodec:
-    """Its bytes tell with which other images an image went through the network, in which order."""
-
-    limits = Limits()
-    model = SimpleNamespace(hash=b"fakefake")
-    lanes = Lanes()
-
-    def __init__(self, before: Callable[[int], None] = lambda number: None) -> None:
-        self.before, self.batches = before, 0
-
-    def plan_key(self, height: int, width: int, tile_size: int = 1024) -> tuple[int, ...]:
-        return -(-height // 64), -(-width // 64)
-
-    def batch_limit(self, key: tuple[int, ...], batch_size: int) -> int:
-        return batch_size
-
-    def encode(self, pictures: Sequence[Picture], rate: Rate, batch_size: int, **_: object) -> list[FakeCoded]:
-        if not pictures:
-            return []
-        self.before(self.batches)
-        self.batches += 1
-        names = [f"{zlib.crc32(picture.pixels.tobytes()):08x}" for picture in pictures]
-        return [FakeCoded(f"{name} of {names} at {rate}".encode(), rate.value) for name in names]
-
-
-def compress(source: Path, target: Path, fake: FakeCodec | None = None, rate: float = 60.0, **options: Any) -> Outcome:
-    selection = {name: options.pop(name) for name in ("on_exists", "retry_failed") if name in options}
-    codec = cast(Codec, fake or FakeCodec())
-    options = {"batch_size": 4, "selection": Selection(**selection), **options}
-    return compress_folder(source, target, codec, Rate("quality", rate), **options)
+from .engine_folders import tree
+from .fake_codec import FakeCodec, FakeCoded, compress
 
 
 @pytest.fixture
@@ -84,13 +35,6 @@ def album(tmp_path: Path) -> Path:
         inside.mkdir(parents=True, exist_ok=True)
         photograph("coffee", 40 + number, 100 if number % 3 == 0 else 50).save(inside / f"{number:02}.png")
     return root
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Everything but the manifest."""
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    files.pop(MANIFEST, None)
-    return files
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from vaetools.storage import url as url_module
 from vaetools.storage.url import Url
 
 from .conftest import photograph
-from .test_folder_job_resume import FakeCodec, compress, tree
+from .engine_folders import tree
+from .fake_codec import FakeCodec, compress
 
 IN, OUT = "memory://bucket/in", "memory://bucket/out"
 NAMES = [f"{'ab'[number > 5]}/{number:02} ü#%20?.png" for number in range(11)]

@@ -18,8 +18,8 @@ from vaetools.folder.tars import run_tars
 from vaetools.storage.place import parse_folder, parse_source
 
 from .engine_folders import tree
+from .fake_codec import FakeCodec
 from .tar_files import make_shards
-from .test_folder_job_resume import FakeCodec
 
 
 @pytest.fixture

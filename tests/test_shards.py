@@ -24,7 +24,7 @@ from vaetools.folder.shard import Shard
 from vaetools.folder.target import LocalTarget
 
 from .engine_folders import make_album, tree
-from .test_folder_job_resume import FakeCodec
+from .fake_codec import FakeCodec
 
 
 class Death(BaseException):

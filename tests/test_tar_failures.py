@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vaetools.folder.manifest import FAILED, Manifest
 
+from .fake_codec import FakeCodec
 from .tar_files import broken_shards, content, make_shards, make_tar, picture, samples
-from .test_folder_job_resume import FakeCodec
 from .test_tar_jobs import compress, dying_in, killed
 
 

@@ -30,8 +30,8 @@ from vaetools.folder.tars import run_tars
 from vaetools.storage.place import parse_source
 
 from .engine_folders import tree
+from .fake_codec import FakeCodec
 from .tar_files import broken_shards, content, make_shards, make_tar, picture, samples
-from .test_folder_job_resume import FakeCodec
 
 
 @pytest.fixture(scope="module")
