@@ -164,6 +164,7 @@ def score(
     mahalanobis    distance of the latents y
     mahalanobis-z  distance of the hyper-latents z
     feature        distance of the encoder's features
+    texture        local statistics of brightness; only where nothing is aligned
     pca, 1-nn      baselines
 
     With --good or --masks, AUROC of all scores follows, and with --masks that of pixels, and AUPRO. Anomalies are no failure:
