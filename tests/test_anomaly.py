@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,15 @@ def test_verdicts_follow_the_threshold(detector: AnomalyDetector) -> None:
     found = detector.score([*files.good_images(50)[42:], *files.bad_images(4)])
     assert found.verdicts("feature")[8:].all()
     assert (found.verdicts("feature") == (found.scores["feature"] > detector.thresholds["feature"].value)).all()
+
+
+def test_threads_share_a_detector(detector: AnomalyDetector) -> None:
+    images = list(files.good_images(50))
+    batches = [images[start : start + 4] for start in range(0, 48, 4)]
+    alone = [detector.score(batch).scores["feature"] for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = [found.scores["feature"] for found in pool.map(detector.score, batches)]
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
 
 
 def test_every_score_has_a_threshold_that_held_out_images_set(detector: AnomalyDetector) -> None:

@@ -280,5 +280,5 @@ def test_what_is_missing_is_told_when_it_is_needed(always: Callable[..., LatentA
 
 
 def test_normalised_images_are_refused(always: Callable[..., LatentAugmentation]) -> None:
-    with pytest.raises(UsageError, match="augment before normalising"):
+    with pytest.raises(UsageError, match="normalise it afterwards"):
         always()(image=pixels().astype(np.float32) / 127.5 - 1)

@@ -319,7 +319,7 @@ def test_a_batch_is_for_batch_augment(jitter: Augmenter) -> None:
 
 
 def test_normalised_images_are_refused(jitter: Augmenter) -> None:
-    with pytest.raises(UsageError, match="augment before normalising"):
+    with pytest.raises(UsageError, match="normalise it afterwards"):
         LatentTransform(jitter)(photographs(1)[0].float() / 127.5 - 1)
 
 

@@ -192,8 +192,8 @@ def test_reconstructions_are_what_the_model_makes_of_an_image(weights: Path) -> 
         (torch.zeros(5, 16, 16), "expected an image"),
         (torch.zeros(3, 0, 16), "expected an image"),
         (torch.zeros(3, 16, 16, dtype=torch.int64), "expected an image of uint8"),
-        (torch.full((3, 16, 16), 1.5), "augment before normalising"),
-        (torch.full((3, 16, 16), float("nan")), "augment before normalising"),
+        (torch.full((3, 16, 16), 1.5), "normalise it afterwards"),
+        (torch.full((3, 16, 16), float("nan")), "normalise it afterwards"),
     ],
 )
 def test_what_is_no_image_is_refused(image: Tensor, message: str, weights: Path) -> None:

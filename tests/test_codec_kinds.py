@@ -185,3 +185,23 @@ def test_a_check_finds_what_differs(codec: Codec) -> None:
     ):
         with pytest.raises(errors.Desync, match=words):
             codec.check(data, different)
+
+
+def spoilt(data: bytes, box: bytes) -> bytes:
+    """A file with a byte of a box changed."""
+    place = data.index(box) + 12
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def test_no_levels_are_made_up_where_their_range_is_lost(codec: Codec) -> None:
+    data = spoilt(codec.compress([Picture(photograph().astype(np.uint16) * 16)])[0], b"RANG")
+    with pytest.raises(errors.Corrupt, match=r"its range of values is lost .* box RANG"):
+        codec.decode([data], allow_partial=True)
+
+
+def test_a_damaged_png_is_told_as_such(codec: Codec) -> None:
+    checks = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 255).to(torch.uint8)[None]
+    data = spoilt(codec.compress([checks])[0], b"PIXL")
+    for allow_partial in (False, True):
+        with pytest.raises(errors.Corrupt, match="the checksum of the box PIXL"):
+            codec.decode([data], allow_partial=allow_partial)

@@ -61,7 +61,7 @@ def test_without_effort_nothing_changes(codec: Codec, photograph: Tensor, plain:
     assert codec.compress([photograph], 60, effort=0)[0] == plain
 
 
-def test_the_same_bytes_in_every_batch(codec: Codec, photograph: Tensor) -> None:
+def test_the_same_bytes_again(codec: Codec, photograph: Tensor) -> None:
     other = photograph.flip(2)
     alone = codec.compress([photograph], 30, effort=1)[0]
     assert codec.compress([photograph], 30, effort=1)[0] == alone

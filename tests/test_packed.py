@@ -173,3 +173,12 @@ def test_weights_are_put_into_order_once() -> None:
     assert len(layers) > 50
     assert ",exec,cpu,reorder," in first
     assert ",exec,cpu,reorder," not in second
+
+
+def test_orders_of_few_sizes_are_kept() -> None:
+    conv = PackedConv(torch.randn(32, 16, 1, 1), None)
+    with torch.inference_mode():
+        for side in (1, 2, 4, 8, 16, 32, 1, 32):
+            x = torch.randn(1, 16, side, side)
+            assert torch.allclose(conv(x), nn.functional.conv2d(x, conv.weight), atol=1e-4)
+            assert len(conv._ordered) <= packed.KEPT

@@ -284,7 +284,7 @@ def test_run_in_the_place_of_a_file_is_refused(photo_folder: Path, tmp_path: Pat
 
 
 def test_resume_without_a_checkpoint_is_refused(photo_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no checkpoint to resume from"):
+    with pytest.raises(TrainingError, match="no checkpoint of a training run"):
         train(photo_folder, tmp_path / "run", tiny(), settings(), resume=True)
 
 

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from vaetools.model.weights import load_weights
+from vaetools.training.ranks import Ranks
 
 from .conftest import tiny
 from .test_training import PACKAGE_ROOT, metrics, settings, train
@@ -79,3 +81,15 @@ def test_two_processes_start_from_the_same_narrower_model(photo_folder: Path, tm
     run_on_two(call, tmp_path)
     narrowed = load_weights(next(run.glob("*.safetensors"))).vae
     assert sum(p.numel() for p in narrowed.parameters()) < sum(p.numel() for p in load_weights(weights).vae.parameters())
+
+
+def test_one_process_trains_on_the_first_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    empty = torch.empty
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *sizes, device=None: empty(*sizes))  # there is none here
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name in ("auto", "cuda", "cuda:1"):
+        with Ranks.start(name) as ranks:
+            assert ranks.device == chosen[-1]
+    assert [device.index for device in chosen] == [0, 0, 1], "torch takes no device without a number"

@@ -234,3 +234,28 @@ def test_unknown_name_lists_the_known(saved: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("VAETOOLS_MODELS", str(saved.parent))
     with pytest.raises(ModelError, match=f"unknown model 'huge'.*{saved.stem}"):
         find_by_name("huge")
+
+
+def copies(saved: Path, *places: Path) -> None:
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(saved, place)
+
+
+def test_a_name_of_several_models_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copies(saved, tmp_path / "a" / saved.name, tmp_path / "b" / saved.name)
+    monkeypatch.setenv("VAETOOLS_MODELS", os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b")]))
+    assert find_by_name("tiny").name == saved.name, "one model, installed twice"
+    copies(saved, tmp_path / "b" / "tiny-0000000000000000.safetensors")
+    with pytest.raises(
+        ModelError, match=f"several installed models .* 'tiny': choose one of tiny-0000000000000000, {saved.stem}"
+    ):
+        find_by_name("tiny")
+    assert find_by_name(saved.stem).name == saved.name
+
+
+def test_photo_is_what_is_shipped(saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shipped = find_by_name("photo")
+    copies(saved, tmp_path / "photo-0000000000000000.safetensors")
+    monkeypatch.setenv("VAETOOLS_MODELS", str(tmp_path))
+    assert find_by_name("photo") == shipped

@@ -53,14 +53,11 @@ def look_at(space: LatentSpace, images: Tensor) -> Look:
     height, width = images.shape[2:]
     padded = pad_to_stride(images.to(space.device), config.hyper_stride).contiguous(memory_format=torch.channels_last)
     quality = torch.full((len(images),), space.quality / 100, device=space.device)
-    hidden: list[Tensor] = []
-    hook = vae.encoder_inner[-1].register_forward_pre_hook(lambda _, arguments: hidden.append(arguments[0]))
-    try:
-        with autocast(space.device, bfloat16=space.bfloat16):
-            analysis = vae.analyse(padded)
-            posteriors = vae.encode_at(analysis, quality)
-    finally:
-        hook.remove()
+    with autocast(space.device, bfloat16=space.bfloat16):
+        analysis = vae.analyse(padded)
+        posteriors = vae.encode_at(analysis, quality)
+        # Once more: a hook on the layer would hear other threads, too.
+        inner = vae.encoder_inner[:-1](analysis.features * vae.gain_encoder(quality))
     latents = Latents(posteriors.y.mean.float(), posteriors.z.mean.float())
     prior = space.conditional(latents)
     bits = posteriors.y.kl(prior, latents.y).sum(1).float()
@@ -76,7 +73,7 @@ def look_at(space: LatentSpace, images: Tensor) -> Look:
         bits[:, :rows, :columns].cpu(),
         latents.y[..., :rows, :columns].cpu(),
         latents.z[..., : -(-rows // below), : -(-columns // below)].cpu(),
-        torch.cat([outer, hidden[0].float()], 1)[..., :rows, :columns].cpu(),
+        torch.cat([outer, inner.float()], 1)[..., :rows, :columns].cpu(),
         config.latent_stride,
     )
 

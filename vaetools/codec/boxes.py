@@ -15,7 +15,7 @@ from ..images.picture import Metadata, Picture
 from ..images.png import pixels_from_png, png_bytes
 from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
 from ..medical.windowing import scan_of, windowed
-from .container import ALPHA, ERRORS, EXIF, ICC, PIXELS, PREVIEW, RANGE, SCAN, TAGS, XMP, Contents, Header
+from .container import ALPHA, ERRORS, EXIF, ICC, PIXELS, PREVIEW, RANGE, SCAN, TAGS, XMP, Contents, Front, Header
 from .fidelity import Fidelity
 from .tiles import Rect
 
@@ -87,10 +87,12 @@ def source_names(header: Header) -> tuple[str, str]:
     return tuple(known[code] if code < len(known) else "" for known, code in codes)  # type: ignore[return-value]
 
 
-def levels_in(header: Header, boxes: Mapping[bytes, bytes]) -> tuple[int, int]:
-    """Raises Corrupt on a range that no encoder writes."""
-    data = boxes.get(RANGE)
+def levels_in(front: Front) -> tuple[int, int]:
+    """Raises Corrupt on a range that no encoder writes, and where it may have been in a damaged box."""
+    header, data = front.header, front.boxes.get(RANGE)
     if data is None:
+        if front.damage and header.bit_depth == 16 and not header.lossless:
+            raise Corrupt(f"its range of values is lost ({front.damage[0]})")
         return 0, 2**header.bit_depth - 1
     low, high = LEVELS.unpack(data) if len(data) == LEVELS.size else (1, 0)
     if low >= high or header.bit_depth != 16:
@@ -125,11 +127,11 @@ def alpha_region(contents: Contents, region: Rect, *, allow_partial: bool) -> tu
     return (None if alpha is None else alpha[region.slices]), ()
 
 
-def pixels_in(header: Header, boxes: Mapping[bytes, bytes]) -> np.ndarray:
+def pixels_in(front: Front) -> np.ndarray:
     """(H, W, C) of a file that was written without a model. Raises Corrupt."""
-    if PIXELS not in boxes:
-        raise Corrupt("neither latents nor pixels are in the file")
-    data = boxes[PIXELS]
+    header, data = front.header, front.boxes.get(PIXELS)
+    if data is None:
+        raise Corrupt(front.damage[0] if front.damage else "neither latents nor pixels are in the file")
     # Alpha is inside, if there is any: the colour type of the PNG tells, and it must fit the header.
     has_alpha = len(data) > 25 and data[25] in (4, 6)
     try:

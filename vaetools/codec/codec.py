@@ -175,6 +175,8 @@ class Codec:
         if self.one_rate:
             rate = only_rate([rate] if isinstance(rate, Rate) else rate, self.config.name)
         rates = [rate] * len(pictures) if isinstance(rate, Rate) else list(rate)
+        if len(rates) != len(pictures):
+            raise UsageError(f"{len(rates)} rates for {len(pictures)} images: give one for all or one each")
         host = self.network.host
         check = self._check_written if host else None
         coded: list[Coded | None] = [None] * len(pictures)
@@ -279,10 +281,10 @@ class Codec:
                 header, boxes = one.header, one.front.boxes
                 contents.append(one)
                 regions.append(region_of(region, header.width, header.height))
-                levels = levels_in(header, boxes)
+                levels = levels_in(one.front)
                 if header.lossless:
                     rows, columns = regions[-1].slices
-                    pixels[position] = pixels_in(header, boxes)[rows, columns]
+                    pixels[position] = pixels_in(one.front)[rows, columns]
                     continue
                 codec = self._codec_for(header.model_hash)
                 if header.channels > codec.config.image_channels:

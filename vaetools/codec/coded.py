@@ -37,10 +37,11 @@ class Coded:
         picture, rate = encoding.picture, encoding.rate
         shortfall = rate.shortfall(self.quality, encoding.reached, picture.width * picture.height)
         self.notes: tuple[str, ...] = (shortfall,) if shortfall and not encoding.lost and not picture.exact else ()
+        target = f", whatever the target of {rate.value:g} {rate.unit}" if rate.kind in ("bpp", "size") else ""
         if picture.exact:
-            self.notes += ("kept lossless as a PNG: its few values look like labels",)
+            self.notes += (f"kept lossless as a PNG{target}: its few values look like labels",)
         elif encoding.lost:
-            self.notes += ("kept lossless as a PNG: the model would lose parts of this image",)
+            self.notes += (f"kept lossless as a PNG{target}: the model would lose parts of this image",)
 
     def code_length(self) -> float:
         """Bits that an ideal coder would write for the latents."""

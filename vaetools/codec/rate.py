@@ -163,7 +163,10 @@ def rates_of(quality: float | Sequence[float] | None, count: int) -> list[Rate]:
 
 
 def _one_each(quality: float | Sequence[float], count: int) -> list[float]:
-    values = [float(quality)] * count if isinstance(quality, int | float) else [float(value) for value in quality]
+    try:
+        values = [float(quality)] * count if isinstance(quality, int | float | np.number) else [float(value) for value in quality]
+    except (TypeError, ValueError):
+        raise UsageError(f"the quality must be a number, or one for each image, not {quality!r}") from None
     if len(values) != count:
         raise UsageError(f"{len(values)} qualities for {count} images: give one for all or one each")
     return [round_quality(value) if math.isfinite(value) else value for value in values]

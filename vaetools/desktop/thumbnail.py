@@ -119,7 +119,7 @@ def _lossless(front: Front) -> Picture:
     from ..codec.boxes import metadata_in, pixels_in
     from ..images.picture import Picture
 
-    return Picture(pixels_in(front.header, front.boxes), metadata=metadata_in(front.boxes))
+    return Picture(pixels_in(front), metadata=metadata_in(front.boxes))
 
 
 def _eight_bits(picture: Picture, side: int):  # type: ignore[no-untyped-def]  # numpy's types are not worth its import here

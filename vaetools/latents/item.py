@@ -55,7 +55,7 @@ class ItemReader:
     ) -> LatentItem:
         """name: tells two copies of one file apart. Raises FormatError, without the name."""
         contents = unpack(data)
-        levels = levels_in(contents.header, contents.front.boxes)
+        levels = levels_in(contents.front)
         identity = _identity(name, data)
         crop = self._crop(contents.header, identity)
         self._check(contents.header)
@@ -129,7 +129,7 @@ class ItemReader:
 
     def _pixels(self, contents: Contents, crop: Rect) -> dict[str, Any]:
         """Of a file that was kept lossless."""
-        pixels = pixels_in(contents.header, contents.front.boxes)[crop.slices]
+        pixels = pixels_in(contents.front)[crop.slices]
         colours: Tensor = to_tensor(pixels[..., : contents.header.channels])
         nothing = Rect(0, 0, 0, 0)
         wanted = Rect(0, 0, crop.height, crop.width)

@@ -19,6 +19,7 @@ from .blocks import Depthwise, ResidualBlock
 from .scales import ACTIVATION_UNIT, WEIGHT_MAX, IntegerConv
 
 ONES = [1, 1]
+KEPT = 4  # orders of the weights of a layer, of the sizes that turned up last
 NAMES = {"silu": "swish", "hardswish": "hardswish"}  # activations, as oneDNN's operators call them
 
 
@@ -62,11 +63,14 @@ class PackedConv(nn.Module):
         return self._weight_for(x), self.bias, self.padding, ONES, ONES, self.groups
 
     def _weight_for(self, x: Tensor) -> Tensor:
-        kind = (len(x) * x.shape[2] * x.shape[3]).bit_length()
-        if kind not in self._ordered:
-            reorder = torch.ops.mkldnn._reorder_convolution_weight
-            self._ordered[kind] = reorder(self.weight, self.padding, ONES, ONES, self.groups, list(x.shape))
-        return self._ordered[kind]
+        kind, ordered = (len(x) * x.shape[2] * x.shape[3]).bit_length(), self._ordered
+        if kind not in ordered:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, ONES, ONES, self.groups, list(x.shape)
+            )
+            ordered = {**dict(list(ordered.items())[1 - KEPT :]), kind: weight}
+            self._ordered = ordered  # another one: threads share it
+        return ordered[kind]
 
     def forward(self, x: Tensor, then: str = "none") -> Tensor:
         """then: "none" or one of NAMES."""

@@ -26,7 +26,7 @@ def to_model(image: Tensor, config: ModelConfig) -> Tensor:
         low, high = (float(value) for value in torch.aminmax(x))
         if not (low >= 0 and high <= 1):  # also if they are no numbers
             raise UsageError(
-                f"float images must be within 0..1, and this one goes from {low:.3g} to {high:.3g}: augment before normalising"
+                f"float images must be within 0..1, not from {low:.3g} to {high:.3g}: clip this one, or normalise it afterwards"
             )
     elif image.dtype in LARGEST:
         x = colours.to(torch.int32).float() / LARGEST[image.dtype]

@@ -172,13 +172,17 @@ def find_by_hash(content_hash: bytes) -> Path | None:
 def find_by_name(model: str | os.PathLike[str]) -> Path:
     """Installed weights by `name` or `name-hash`, a weights file, or the newest weights in a folder (a training run).
 
-    A bare name is looked up among the installed ones first: write `./photo` for a folder of that name. Raises ModelError
-    if there is none.
+    A bare name is looked up among the installed ones first: write `./photo` for a folder of that name. Names of models that are
+    shipped mean those, whatever else is installed. Raises ModelError if there is none, or several have the name.
     """
     names, path = installed(), Path(model)
-    for candidate in names:
-        if str(model) in (candidate.stem, candidate.stem.rpartition("-")[0]):
-            return candidate
+    fitting = [one for one in names if str(model) in (one.stem, one.stem.rpartition("-")[0])]
+    shipped = [one for one in fitting if one.parent == PACKAGED]
+    if len({one.stem for one in shipped or fitting}) > 1:
+        stems = ", ".join(sorted({one.stem for one in fitting}))
+        raise ModelError(f"several installed models have the name {str(model)!r}: choose one of {stems}")
+    if fitting:
+        return (shipped or fitting)[0]
     if path.is_file():
         return path
     if path.is_dir():

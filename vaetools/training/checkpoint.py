@@ -42,7 +42,7 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
     """Raises TrainingError if there is none, or it cannot be read."""
     path = run / CHECKPOINT
     if not path.exists():
-        raise TrainingError(f"{run}: no checkpoint to resume from; train without --resume to start here")
+        raise TrainingError(f"{run}: there is no checkpoint of a training run; `vaetools train` without --resume starts one")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on damaged files

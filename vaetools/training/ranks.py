@@ -32,7 +32,7 @@ class Ranks:
         """Join the job that torchrun describes in the environment, if any. Raises UsageError on an unusable device."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
-        chosen = pick_device(device, local_rank=local if world > 1 else None)
+        chosen = pick_device(device, local_rank=local)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         if world == 1:
