@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from vaetools.embedding import embedder as embedding
 from vaetools.embedding.embedder import Embedder
 from vaetools.embedding.folder import embed_folder
 from vaetools.embedding.pooling import Pooling
@@ -81,6 +82,16 @@ def test_batches_give_nearly_the_same(weights: Path, embedder: Embedder) -> None
     images = [*photographs(4, 32), *photographs(2, 24)]
     exact, batched = embedder.embed(images), made(weights, exact=False).embed(images)
     assert (exact - batched).abs().max() <= 0.05 * exact.abs().max()
+
+
+def test_batches_are_bounded_in_pixels(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    embedder = made(weights, exact=False)
+    look = embedder._vectors
+    monkeypatch.setattr(embedding, "BATCH_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(embedder, "_vectors", lambda x: (sizes.append(len(x)), look(x))[1])
+    assert len(embedder.embed(photographs(5, 32))) == 5
+    assert sizes == [2, 2, 1]
 
 
 def test_types_of_pixels_make_no_difference(embedder: Embedder) -> None:

@@ -17,14 +17,15 @@ from click.testing import CliRunner
 from vaetools.cli import main
 from vaetools.codec.rate import Rate
 from vaetools.errors import UsageError, VaetoolsError
-from vaetools.folder.engine import DEATHS, Died, Message, Told, Workers, run_shares
-from vaetools.folder.engines import run_on_engine
+from vaetools.folder.engine import DEATHS, Died, Message, Told, Workers, lanes_of_each, run_shares
+from vaetools.folder.engines import gpus_of_each, run_on_engine
 from vaetools.folder.ledger import Outcome, Silent, Task
 from vaetools.folder.manifest import MANIFEST
 from vaetools.folder.plan import Selection
 from vaetools.folder.shard import Shard
 from vaetools.folder.shares import Share
 from vaetools.folder.spec import CompressSpec, DecompressSpec
+from vaetools.model.threads import Lanes
 
 from .engine_folders import descendants, make_album, tree
 
@@ -217,3 +218,21 @@ def test_a_killed_actor_changes_nothing(album: Path, plain: Path, tmp_path: Path
     assert process.returncode == 1, errors
     assert json.loads(output)["done"] == IMAGES
     assert tree(tmp_path / "out") == tree(plain)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "device", "share"),
+    [(2, 2, "auto", 1), (4, 2, "auto", 1 / 2), (5, 2, "cuda", 1 / 3), (4, 0, "auto", 0), (4, 2, "cpu", 0), (1, 8, "cuda:0", 1)],
+)
+def test_actors_share_the_gpus_that_there_are(workers: int, gpus: int, device: str, share: float) -> None:
+    assert gpus_of_each(workers, gpus, device) == share
+    assert not share or workers <= gpus * round(1 / share), "none waits for one"
+
+
+def test_ray_without_gpus_is_asked_for_none() -> None:
+    with pytest.raises(UsageError, match="'cuda' cannot be used: Ray knows of no GPU"):
+        gpus_of_each(2, 0, "cuda")
+
+
+def test_lanes_are_dealt_out_on_a_cpu() -> None:
+    assert [lanes_of_each(Lanes(4, 1, 4), 2, kind).count for kind in ("cpu", "cuda")] == [2, 4]

@@ -85,9 +85,9 @@ def test_two_processes_start_from_the_same_narrower_model(photo_folder: Path, tm
 
 def test_one_process_trains_on_the_first_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[torch.device] = []
-    empty = torch.empty
+    ones = torch.ones
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "empty", lambda *sizes, device=None: empty(*sizes))  # there is none here
+    monkeypatch.setattr(torch, "ones", lambda *sizes, device=None: ones(*sizes))  # there is none here
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     for name in ("auto", "cuda", "cuda:1"):
         with Ranks.start(name) as ranks:

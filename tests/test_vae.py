@@ -18,7 +18,7 @@ from vaetools.model import quantiser
 from vaetools.model.blocks import QualityGain
 from vaetools.model.config import PRESETS, ModelConfig, preset
 from vaetools.model.distributions import Noise
-from vaetools.model.precision import autocast, has_bfloat16, pick_device
+from vaetools.model.precision import autocast, compute_exactly, has_bfloat16, pick_device
 from vaetools.model.quantiser import first_pass, is_lost, prepare_for_inference, second_pass, to_images, to_symbols
 from vaetools.model.vae import VAE, first_pass_mask, quality_lambda
 from vaetools.training.data import ImageCache, patch_basis
@@ -266,6 +266,31 @@ def test_auto_picks_a_device_that_works() -> None:
     assert torch.ones(1, device=device).item() == 1
     assert isinstance(has_bfloat16(device), bool)
     assert not has_bfloat16(torch.device("meta"))
+
+
+def test_a_gpu_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    ones = torch.ones
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch, "ones", lambda *sizes, device=None: ones(*sizes))  # there is none here
+    assert [pick_device(name).index for name in ("auto", "cuda", "cuda:0")] == [1, 1, 0]
+
+
+def test_a_gpu_that_cannot_compute_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*sizes: int, device: object = None) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch, "ones", fail)
+    with pytest.raises(UsageError, match=r"'auto' cannot be used: CUDA error: no kernel image .*; `cpu` can be used everywhere"):
+        pick_device("auto")
+
+
+def test_float32_on_a_gpu_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    compute_exactly(torch.device("cpu"))
+    assert torch.backends.cudnn.allow_tf32
+    compute_exactly(torch.device("cuda", 0))
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("spoilt", [(slice(0, 32), slice(0, 32)), (slice(40, 60), slice(40, 60)), (slice(0, 60), slice(56, 60))])

@@ -302,8 +302,8 @@ def are_aligned(sizes: set[tuple[int, int]], size: int | None) -> bool:
 
 
 def prepared(images: Tensor, size: int | None, *, even_light: bool) -> Tensor:
-    """(B, C, H, W) with the longer side of `size` pixels, or as they are if it is None; then evened, if wanted."""
-    longer = max(images.shape[2:])
+    """(B, C, H, W) on the CPU, with the longer side of `size` pixels, or as they are if it is None; then evened, if wanted."""
+    images, longer = images.cpu(), max(images.shape[2:])
     if size is not None and longer != size:
         shape = [max(1, round(side * size / longer)) for side in images.shape[2:]]
         images = F.interpolate(images, shape, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)

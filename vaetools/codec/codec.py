@@ -22,7 +22,7 @@ from ..errors import Desync, FormatError, ImageError, ModelError, ModelMissing, 
 from ..foreign.weights import ForeignModel, load_model
 from ..images.picture import Picture
 from ..images.tensors import to_picture, to_tensor
-from ..model.precision import has_bfloat16, pick_device
+from ..model.precision import compute_exactly, has_bfloat16, pick_device
 from ..model.threads import Lanes, one_thread
 from ..model.weights import LoadedModel, find_by_hash, find_by_name
 from .batches import batches_of, shape_limit
@@ -79,6 +79,8 @@ class Codec:
         self.bfloat16 = has_bfloat16(device) if bfloat16 is None else bfloat16
         self.model, self.device, self.limits = model, device, limits
         self.network: Network = network_of(model, device, bfloat16=self.bfloat16)
+        if not self.network.bfloat16:
+            compute_exactly(device)
         self.coder = TileCoder(self.network.config, self.network.tables)
         self.config: Shape = self.network.config
         self.batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS_ELSEWHERE)

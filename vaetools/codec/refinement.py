@@ -56,7 +56,7 @@ class Refiner:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def refine(self, pixels: Tensor, y: Tensor, z: Tensor, quality: float, height: int, width: int, effort: int) -> Tensor:
-        """y (1, M, h, w) that is at least as good as the one given, the same in every call.
+        """y (1, M, h, w) that is at least as good as the one given; on a CPU, the same in every call.
 
         pixels: (1, C, H, W) in 0..1, of which (height, width) are the image and the rest is padding. z: (1, Z, h, w), whole
         numbers. quality in 0..1. effort: of EFFORTS.

@@ -29,7 +29,7 @@ AUTO, ORIGINAL = "auto", "original"
 AUTO_POSITIONS = 2  # of z a side, where the size is AUTO
 LARGEST_SIDE = 8192
 REMEDY = "without pooling, images must be of one size; give a size, or another pooling"
-BATCH = 64  # images that go through the network at once, where they do
+BATCH, BATCH_PIXELS = 64, 8 << 20  # images and their pixels that go through the network at once, where they do
 
 Size = tuple[int, int]
 
@@ -147,7 +147,8 @@ class Embedder:
         waiting: list[Tensor] = []
         for image in images:
             x = self.prepare(image)
-            if waiting and (len(waiting) == BATCH or waiting[0].shape != x.shape):
+            full = (len(waiting) + 1) * x.shape[1] * x.shape[2] > BATCH_PIXELS or len(waiting) == BATCH
+            if waiting and (full or waiting[0].shape != x.shape):
                 yield from self._vectors(torch.stack(waiting))
                 waiting = []
             waiting.append(x)
@@ -159,10 +160,10 @@ class Embedder:
 
     def prepare(self, image: Tensor) -> Tensor:
         """(C, H, W) in 0..1, of the size and the model's channels. Raises UsageError as `embed` does."""
-        x = to_model(image, self.space.config).to(self.space.device)
-        if self.size is None or x.shape[1:] == self.size:
-            return x
-        return F.interpolate(x[None], self.size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
+        x = to_model(image, self.space.config)
+        if self.size is not None and x.shape[1:] != self.size:  # where the image is: GPUs refuse to make it very much smaller
+            x = F.interpolate(x[None], self.size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
+        return x.to(self.space.device)
 
     @torch.inference_mode()
     def pool(self, latents: Latents, height: int, width: int) -> Tensor:

@@ -293,6 +293,9 @@ def load_codec(spec: Spec, device: str | torch.device, lanes: Lanes) -> Codec:
     return codec
 
 
-def lanes_of_each(lanes: Lanes, workers: int) -> Lanes:
-    """The lanes of a plain job, dealt out; each batch has as many threads as there, since bytes may depend on their number."""
-    return replace(lanes, count=max(1, lanes.count // workers))
+def lanes_of_each(lanes: Lanes, workers: int, device_type: str) -> Lanes:
+    """The lanes of a plain job, dealt out; each batch has as many threads as there, since bytes may depend on their number.
+
+    On GPUs each worker has as many as a plain job, so that a GPU need not wait for the entropy coder.
+    """
+    return lanes if device_type == "cuda" else replace(lanes, count=max(1, lanes.count // workers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,11 +75,11 @@ def _with_processes(spec: Work, workers: int, _: str | None, run: Callable[[str,
 
     device = pick_device(spec.device)
     devices = [str(device)]
-    if device.type == "cuda" and device.index is None:
+    if device.type == "cuda" and spec.device in ("auto", "cuda"):
         devices = [f"cuda:{index}" for index in range(default_workers("cuda"))]
 
     def hire(lanes: Lanes) -> LocalWorkers:
-        return LocalWorkers(spec, context, devices, lanes_of_each(lanes, workers))
+        return LocalWorkers(spec, context, devices, lanes_of_each(lanes, workers, device.type))
 
     return run(device.type, hire)
 
@@ -89,13 +90,13 @@ def _with_ray(spec: Work, workers: int, address: str | None, run: Callable[[str,
     ray, own = start_ray(address, workers, spec.imports)
     actors: RayWorkers | None = None
     try:
-        gpus = spec.device.startswith("cuda") or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+        gpus = gpus_of_each(workers, int(ray.cluster_resources().get("GPU", 0)), spec.device)
         device_type = "cuda" if gpus else "cpu"
         cpus = 1 if address is None else plain_lanes(device_type).threads
-        hired = actors = RayWorkers(ray, spec, workers, cpus=cpus, gpus=int(gpus))
+        hired = actors = RayWorkers(ray, spec, workers, cpus=cpus, gpus=gpus)
 
         def hire(lanes: Lanes) -> RayWorkers:
-            hired.lanes = lanes_of_each(lanes, workers if address is None else lanes.count)
+            hired.lanes = lanes_of_each(lanes, workers if address is None else lanes.count, device_type)
             return hired
 
         return run(device_type, hire)
@@ -104,3 +105,15 @@ def _with_ray(spec: Work, workers: int, address: str | None, run: Callable[[str,
             actors.close(gently=False)
         if own:
             ray.shutdown()
+
+
+def gpus_of_each(workers: int, gpus: int, device: str) -> float:
+    """What part of a GPU each worker holds, of those that Ray knows of: it would wait for ever for more than there are.
+
+    Raises UsageError if there is none, and `device` asks for one.
+    """
+    if device.startswith("cuda") and not gpus:
+        raise UsageError(f"device {device!r} cannot be used: Ray knows of no GPU; `cpu` can be used everywhere")
+    if not gpus or not (device == "auto" or device.startswith("cuda")):
+        return 0
+    return 1 / math.ceil(workers / gpus)

@@ -67,7 +67,7 @@ class RayWorker:
 class RayWorkers(Workers[RayWorker]):
     """`count` get ready from now on. cpus, gpus: of each, as Ray counts them. lanes: to be set before a share is given."""
 
-    def __init__(self, ray: Any, spec: Work, count: int, *, cpus: int, gpus: int) -> None:
+    def __init__(self, ray: Any, spec: Work, count: int, *, cpus: int, gpus: float) -> None:
         self.ray, self.spec = ray, spec
         self.lanes: Lanes | None = None
         self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_concurrency=CALLS_AT_ONCE)(_Actor)

@@ -39,7 +39,7 @@ def interpolate(
     """
     if not 2 <= steps <= MOST_STEPS:
         raise UsageError(f"the number of steps must be from 2, which are the ends, to {MOST_STEPS}, not {steps}")
-    ends = [to_model(image, space.config)[None].to(space.device) for image in (a, b)]
+    ends = [to_model(image, space.config)[None] for image in (a, b)]
     if size is not None:
         ends = [
             end
@@ -47,6 +47,7 @@ def interpolate(
             else F.interpolate(end, size, mode="bilinear", antialias=True, align_corners=False)
             for end in ends
         ]
+    ends = [end.to(space.device) for end in ends]  # made smaller before, for GPUs refuse to do so by very much
     (height, width), other = ends[0].shape[2:], ends[1].shape[2:]
     if (height, width) != tuple(other):
         raise UsageError(

@@ -12,7 +12,8 @@ from ..errors import UsageError
 def has_bfloat16(device: torch.device) -> bool:
     """True where bfloat16 matrix products run in hardware; elsewhere they would be emulated, slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it asks the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
     try:
@@ -31,15 +32,22 @@ def autocast(device: torch.device, *, bfloat16: bool | None = None) -> torch.aut
 def pick_device(name: str = "auto", *, local_rank: int | None = None) -> torch.device:
     """A device that works: `auto` is a GPU, or the CPU where there is none.
 
-    `local_rank`: which GPU this process of several takes, if `name` does not say. Raises UsageError on a name that torch
-    does not know, or a device that cannot hold a tensor.
+    A GPU always has its number, since each thread has a current one of its own. `local_rank`: which one this process of several
+    takes, if `name` does not say. Raises UsageError on a name that torch does not know, or a device that cannot add two numbers.
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        if device.type == "cuda" and device.index is None and local_rank is not None:
-            device = torch.device("cuda", local_rank)
-        torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device() if local_rank is None else local_rank)
+        torch.ones(1, device=device).add(1).item()  # torch makes tensors even on a GPU that it has no code for
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used: {reason}") from None
+        raise UsageError(f"device {name!r} cannot be used: {reason}; `cpu` can be used everywhere") from None
     return device
+
+
+def compute_exactly(device: torch.device) -> None:
+    """Have convolutions in float32 on a GPU be in float32, in the whole process: by default, cuDNN rounds their inputs to 11 bits
+    (TF32)."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False

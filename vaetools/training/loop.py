@@ -5,8 +5,8 @@
     torchrun --nproc-per-node 2 -m vaetools train photos/ --preset photo --epochs 20 --out runs/photo
 
 Each step is a pure function of the seed, the step number, the fraction of the budget that is spent and the weights before
-it. With a budget in epochs a resumed run therefore continues exactly, and several ranks compute what one rank with the whole
-batch would.
+it. With a budget in epochs a resumed run therefore continues exactly (on a GPU, as far as cuDNN's gradients are the same each
+time), and several ranks compute what one rank with the whole batch would.
 """
 
 from __future__ import annotations
