@@ -102,7 +102,7 @@ class Embedder:
 
     @property
     def model(self) -> str:
-        """Name and hash of the model, as its weights file is called: `photo-ffb57338d11a5b1b`."""
+        """Name and hash of the model, as its weights file is called: `photo-75d4fbb87335b87f`."""
         return f"{self.space.config.name}-{self.space.model_hash}"
 
     def embed(self, images: Sequence[Tensor] | Tensor) -> Tensor:

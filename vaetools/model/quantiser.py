@@ -25,7 +25,7 @@ from .scales import IntegerConv
 from .vae import VAE, Analysis, Prediction, first_pass_mask
 
 SYMBOL_MAX = 32767
-# A block of so many pixels a side is lost if its squared error is above its variance, or above half of it where that is much.
+# A block of so many pixels a side is lost if its squared error is above its variance, or a quarter of it where that is much.
 LOST_BLOCK, LOST_MARGIN, LOST_CONTRAST = 32, (10 / 255) ** 2, (25 / 255) ** 2
 
 
@@ -226,4 +226,4 @@ def is_spoilt(image: Tensor, restored: Tensor) -> bool:
     error = blocks((restored - image) ** 2)
     variance = blocks(image**2) - blocks(image) ** 2
     error, variance = error.mean(1), variance.mean(1)
-    return bool((error > torch.minimum(variance + LOST_MARGIN, variance / 2 + LOST_CONTRAST)).any())
+    return bool((error > torch.minimum(variance + LOST_MARGIN, variance / 4 + LOST_CONTRAST)).any())
