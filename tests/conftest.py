@@ -85,3 +85,11 @@ def photo_batch(side: int, count: int = 2) -> torch.Tensor:
     chosen = itertools.islice(itertools.cycle(PHOTOGRAPHS), count)
     pixels = np.stack([np.asarray(photograph(name, side, side)) for name in chosen])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were GPUs: whatever is asked for on one is on the CPU."""
+    ones = torch.ones
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *sizes, device=None: ones(*sizes))

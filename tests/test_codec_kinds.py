@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from vaetools import Codec, errors
-from vaetools.codec.container import pack, unpack
+from vaetools.codec.container import BOX, pack, unpack
 from vaetools.images.picture import Metadata, Picture
+
+from .test_container import flipped
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +190,8 @@ def test_a_check_finds_what_differs(codec: Codec) -> None:
 
 
 def spoilt(data: bytes, box: bytes) -> bytes:
-    """A file with a byte of a box changed."""
-    place = data.index(box) + 12
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    """A file with a bit of a box changed."""
+    return flipped(data, 8 * (data.index(box) + BOX.size))
 
 
 def test_no_levels_are_made_up_where_their_range_is_lost(codec: Codec) -> None:

@@ -83,11 +83,9 @@ def test_two_processes_start_from_the_same_narrower_model(photo_folder: Path, tm
     assert sum(p.numel() for p in narrowed.parameters()) < sum(p.numel() for p in load_weights(weights).vae.parameters())
 
 
+@pytest.mark.usefixtures("gpus")
 def test_one_process_trains_on_the_first_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[torch.device] = []
-    ones = torch.ones
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "ones", lambda *sizes, device=None: ones(*sizes))  # there is none here
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     for name in ("auto", "cuda", "cuda:1"):
         with Ranks.start(name) as ranks:

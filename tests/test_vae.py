@@ -268,11 +268,9 @@ def test_auto_picks_a_device_that_works() -> None:
     assert not has_bfloat16(torch.device("meta"))
 
 
+@pytest.mark.usefixtures("gpus")
 def test_a_gpu_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    ones = torch.ones
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch, "ones", lambda *sizes, device=None: ones(*sizes))  # there is none here
     assert [pick_device(name).index for name in ("auto", "cuda", "cuda:0")] == [1, 1, 0]
 
 

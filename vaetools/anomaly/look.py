@@ -56,8 +56,6 @@ def look_at(space: LatentSpace, images: Tensor) -> Look:
     with autocast(space.device, bfloat16=space.bfloat16):
         analysis = vae.analyse(padded)
         posteriors = vae.encode_at(analysis, quality)
-        # Once more: a hook on the layer would hear other threads, too.
-        inner = vae.encoder_inner[:-1](analysis.features * vae.gain_encoder(quality))
     latents = Latents(posteriors.y.mean.float(), posteriors.z.mean.float())
     prior = space.conditional(latents)
     bits = posteriors.y.kl(prior, latents.y).sum(1).float()
@@ -73,7 +71,7 @@ def look_at(space: LatentSpace, images: Tensor) -> Look:
         bits[:, :rows, :columns].cpu(),
         latents.y[..., :rows, :columns].cpu(),
         latents.z[..., : -(-rows // below), : -(-columns // below)].cpu(),
-        torch.cat([outer, inner.float()], 1)[..., :rows, :columns].cpu(),
+        torch.cat([outer, posteriors.features.float()], 1)[..., :rows, :columns].cpu(),
         config.latent_stride,
     )
 

@@ -35,13 +35,13 @@ class Coded:
         self.host, self.check = host, check
         self.quality = encoding.quality
         picture, rate = encoding.picture, encoding.rate
-        shortfall = rate.shortfall(self.quality, encoding.reached, picture.width * picture.height)
-        self.notes: tuple[str, ...] = (shortfall,) if shortfall and not encoding.lost and not picture.exact else ()
-        target = f", whatever the target of {rate.value:g} {rate.unit}" if rate.kind in ("bpp", "size") else ""
-        if picture.exact:
-            self.notes += (f"kept lossless as a PNG{target}: its few values look like labels",)
-        elif encoding.lost:
-            self.notes += (f"kept lossless as a PNG{target}: the model would lose parts of this image",)
+        if picture.exact or encoding.lost:
+            reason = "its few values look like labels" if picture.exact else "the model would lose parts of this image"
+            target = f", whatever the target of {rate.value:g} {rate.unit}" if rate.kind in ("bpp", "size") else ""
+            note = f"kept lossless as a PNG{target}: {reason}"
+        else:
+            note = rate.shortfall(self.quality, encoding.reached, picture.width * picture.height)
+        self.notes = (note,) if note else ()
 
     def code_length(self) -> float:
         """Bits that an ideal coder would write for the latents."""

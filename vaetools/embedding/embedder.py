@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..codec.batches import shape_limit
 from ..errors import UsageError
 from ..model.pixels import to_model
 from ..model.space import Latents, LatentSpace
@@ -147,8 +148,8 @@ class Embedder:
         waiting: list[Tensor] = []
         for image in images:
             x = self.prepare(image)
-            full = (len(waiting) + 1) * x.shape[1] * x.shape[2] > BATCH_PIXELS or len(waiting) == BATCH
-            if waiting and (full or waiting[0].shape != x.shape):
+            limit = shape_limit((x.shape[1], x.shape[2]), 1, BATCH, BATCH_PIXELS)
+            if waiting and (len(waiting) == limit or waiting[0].shape != x.shape):
                 yield from self._vectors(torch.stack(waiting))
                 waiting = []
             waiting.append(x)

@@ -112,8 +112,7 @@ def gpus_of_each(workers: int, gpus: int, device: str) -> float:
 
     Raises UsageError if there is none, and `device` asks for one.
     """
-    if device.startswith("cuda") and not gpus:
+    wanted = device.startswith("cuda")
+    if wanted and not gpus:
         raise UsageError(f"device {device!r} cannot be used: Ray knows of no GPU; `cpu` can be used everywhere")
-    if not gpus or not (device == "auto" or device.startswith("cuda")):
-        return 0
-    return 1 / math.ceil(workers / gpus)
+    return 1 / math.ceil(workers / gpus) if gpus and (wanted or device == "auto") else 0

@@ -181,13 +181,11 @@ def _join_shuffles(layers: nn.Sequential) -> None:
 def _packed(module: nn.Module) -> nn.Module | None:
     if isinstance(module, ResidualBlock):
         return PackedBlock(module)
-    if isinstance(module, IntegerConv):
-        return PackedConv.of(module)
     if isinstance(module, nn.ConvTranspose2d) and _is_of_patches(module) and module.bias is None:
         return PackedUnpatches(module.weight.permute(1, 2, 3, 0), None)
     if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_of_patches(module):
         return PackedPatches(module.weight, module.bias) if module.stride[0] > 1 else PackedConv.of(module)
-    return PackedConv.of(module) if isinstance(module, Depthwise) else None
+    return PackedConv.of(module) if isinstance(module, (Depthwise, IntegerConv)) else None
 
 
 def _is_of_positions(module: nn.Module) -> TypeGuard[nn.Conv2d]:

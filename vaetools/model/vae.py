@@ -57,11 +57,13 @@ class Posteriors:
     """What the encoder says of a batch: q(y|x) and q(z|x), in quantisation steps of the given qualities.
 
     `strained`: (B,) whether the network's answer went beyond STRAIN, as it hardly ever does for photographs.
+    `features`: those that y was made of, as `inner_features` has them.
     """
 
     y: Posterior
     z: Posterior
     strained: Tensor
+    features: Tensor
 
 
 @dataclass
@@ -190,13 +192,19 @@ class VAE(nn.Module):
 
     def encode_at(self, analysis: Analysis, quality: Tensor) -> Posteriors:
         """The rest of `encode`."""
-        parameters, strained = self._encode_y(analysis, quality)
+        features = self.inner_features(analysis, quality)
+        parameters, strained = self._encode_y(features, analysis.linear, quality)
         y = self.posterior.from_parameters(parameters)
-        return Posteriors(y, self.encode_hyper(y.mean, quality), strained)
+        return Posteriors(y, self.encode_hyper(y.mean, quality), strained, features)
 
-    def _encode_y(self, analysis: Analysis, quality: Tensor) -> tuple[Tensor, Tensor]:
-        parameters = self.encoder_inner(analysis.features * self.gain_encoder(quality)).float()
-        linear, gain = analysis.linear, self.gain_y(quality)
+    def inner_features(self, analysis: Analysis, quality: Tensor) -> Tensor:
+        """(B, W1, H/16, W/16): what the last layer of the encoder sees."""
+        features: Tensor = self.encoder_inner[:-1](analysis.features * self.gain_encoder(quality))
+        return features
+
+    def _encode_y(self, features: Tensor, linear: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        parameters = self.encoder_inner[-1](features).float()
+        gain = self.gain_y(quality)
         answer = parameters[:, : linear.shape[1]]
         strained = answer.detach().abs().amax((1, 2, 3)) > STRAIN
         mean = (answer.clamp(-ENCODER_BOUND, ENCODER_BOUND) + linear) * gain

@@ -51,7 +51,7 @@ class Sample:
             symbols = to_symbols(vae, images, quality, sides, sides)
             restored = to_images(vae, symbols.latents, quality)
             with torch.inference_mode(), autocast(device):
-                inside = vae.encoder_inner[:-1](vae.analyse(images).features * vae.gain_encoder(quality))
+                inside = vae.inner_features(vae.analyse(images), quality)
             side = vae.config.latent_stride
             pixels, left = (_patches(x, side) for x in (images - 0.5, images - restored))
             spread = quality[:, None].expand(-1, len(pixels) // len(images)).reshape(-1)
