@@ -22,7 +22,7 @@ from vaetools.model.vae import VAE
 from vaetools.model.weights import load_weights
 from vaetools.training.data import CropSampler, ImageCache
 from vaetools.training.loop import train
-from vaetools.training.narrowing import Layer, listen, narrow
+from vaetools.training.narrowing import Layer, Narrowing, listen, narrow
 from vaetools.training.objective import rate_distortion
 from vaetools.training.settings import TrainingSettings
 
@@ -97,7 +97,7 @@ def arithmetic(vae: VAE) -> int:
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_so_much_arithmetic_goes_and_the_network_still_does_what_it_did(given: VAE, sampler: CropSampler, share: float) -> None:
     before = {name: parameter.clone() for name, parameter in given.named_parameters()}
-    narrowed, gone = narrow(given, share, sampler)
+    narrowed, gone = narrow(given, Narrowing(share), sampler)
     assert 0.8 * share < gone <= share
     assert loss(narrowed) < (1 + share / 2) * loss(given)
     assert arithmetic(narrowed) == pytest.approx((1 - gone) * arithmetic(given))
@@ -118,7 +118,7 @@ def test_channels_that_say_nothing_go_first(given: VAE, sampler: CropSampler, ha
             for layer in (block.gate_out, block.mix_out):
                 layer.weight.add_(torch.randn_like(layer.weight) * 0.05)
             block.get_submodule(half).weight[:, silent] = 0  # type: ignore[operator, index]
-    narrowed, _ = narrow(given, share_of(16 * (half == "mix_out"), 16 * (half == "gate_out")), sampler)
+    narrowed, _ = narrow(given, Narrowing(share_of(16 * (half == "mix_out"), 16 * (half == "gate_out"))), sampler)
     for before, after in zip(blocks_of(given), blocks_of(narrowed), strict=True):
         if half == "gate_out":
             assert torch.equal(after.gate_in.weight, before.gate_in.weight[torch.cat([~silent, ~silent])])
@@ -174,6 +174,24 @@ def test_train_makes_a_model_narrower(weights: Path, photo_folder: Path, tmp_pat
     assert min(widths for _, pairs in grown.config.block_widths for widths in pairs) < (32, 64)
 
 
+def test_train_makes_one_stack_narrower(weights: Path, photo_folder: Path, tmp_path: Path) -> None:
+    options = ("--epochs", 1, "--steps-per-epoch", 2, "--batch", 2)
+    for number, stack in enumerate(("decoder_outer", "context")):
+        start = weights if number == 0 else tmp_path / "0"
+        narrower = ("--start-from", start, "--narrow", 0.3, "--narrow-in", stack, *options)
+        done = run("train", photo_folder, "--out", tmp_path / str(number), *narrower)
+        assert done.exit_code == 0, done.output
+    config = load_weights(next((tmp_path / "1").glob("*.safetensors"))).vae.config
+    assert [stack for stack, _ in config.block_widths] == ["context", "decoder_outer"], "those of before stay"
+
+
+def test_a_stack_that_is_not_there_is_named_before_anything_is_read(weights: Path, tmp_path: Path) -> None:
+    narrower = ("--start-from", weights, "--narrow", 0.3, "--narrow-in", "decoder_outr")
+    done = run("train", tmp_path / "no such folder", "--out", tmp_path, *narrower)
+    assert done.exit_code == 2
+    assert "the model has no blocks in 'decoder_outr': choose of encoder_outer, " in done.stderr
+
+
 def test_a_denoiser_is_narrowed_for_what_it_will_do(weights: Path, photo_folder: Path, tmp_path: Path) -> None:
     options = ("--denoise", "--narrow", 0.3, "--epochs", 1, "--steps-per-epoch", 2, "--batch", 2)
     done = run("train", photo_folder, "--out", tmp_path, "--start-from", weights, *options)
@@ -192,13 +210,14 @@ def test_too_small_a_share_is_refused(weights: Path, photo_folder: Path, tmp_pat
 
 def test_only_a_start_can_be_narrowed(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="when a training starts from a model"):
-        train(photo_folder, tmp_path, CONFIG, TrainingSettings(epochs=1), narrow_share=0.2)
+        train(photo_folder, tmp_path, CONFIG, TrainingSettings(epochs=1), narrowing=Narrowing(0.2))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         pytest.param(("--narrow", 0.2), "--narrow is for --start-from", id="without-a-model"),
+        pytest.param(("--narrow-in", "context"), "--narrow-in is for --narrow", id="stack-without-a-share"),
         pytest.param(("--narrow", 0.2, "--resume"), "fixed once a run has started", id="resumed"),
         pytest.param(("--activation", "silu", "--resume"), "fixed once a run has started", id="activation-resumed"),
         pytest.param(("--narrow", 0), "'--narrow'", id="nothing"),

@@ -25,6 +25,7 @@ from tests.conftest import tiny
 from vaetools.model import precision
 from vaetools.model.weights import load_weights
 from vaetools.training.loop import train
+from vaetools.training.narrowing import Narrowing
 from vaetools.training.settings import TrainingSettings
 
 precision.has_bfloat16 = lambda device: False
@@ -76,7 +77,7 @@ def test_two_processes_start_from_the_same_narrower_model(photo_folder: Path, tm
     call = (
         f"start = load_weights(Path({str(weights)!r}))\n"
         f"train(Path({str(photo_folder)!r}), Path({str(run)!r}), start.vae.config, settings, "
-        'device="cpu", start=start, narrow_share=0.2)'
+        'device="cpu", start=start, narrowing=Narrowing(0.2))'
     )
     run_on_two(call, tmp_path)
     narrowed = load_weights(next(run.glob("*.safetensors"))).vae

@@ -56,6 +56,14 @@ DENOISER, NOISE_RANGE, DENOISING_LAMBDAS = "denoise", (5.0, 75.0), (0.01, 1.0)
     "arithmetic there, such as 0.2.",
 )
 @click.option(
+    "--narrow-in",
+    "narrow_stacks",
+    multiple=True,
+    metavar="STACK",
+    help="For --narrow: only in the blocks of this stack, such as decoder_outer, the slowest part of decoding [default: in all]. "
+    "May be repeated.",
+)
+@click.option(
     "--activation",
     type=click.Choice(ACTIVATIONS),
     help="Of the blocks; hardswish is faster on CPUs, and a model with silu can go on with it [default: that of the preset or "
@@ -94,6 +102,7 @@ def train(
     start_from: str | None,
     latents: int | None,
     narrow_share: float | None,
+    narrow_stacks: tuple[str, ...],
     activation: str | None,
     denoise: bool,
     noise_range: tuple[float, float] | None,
@@ -116,6 +125,7 @@ def train(
     from ..training.growth import check_growth
     from ..training.loop import resumed_settings
     from ..training.loop import train as run_training
+    from ..training.narrowing import Narrowing
     from ..training.settings import CROPS, MIRRORED, SMALLEST_SCALE, TrainingSettings
 
     given = {
@@ -135,6 +145,9 @@ def train(
         raise UsageError("--noise-range is for --denoise, which is not given")
     if noise_range and not 0 < noise_range[0] < noise_range[1] <= MAX_NOISE:
         raise UsageError(f"--noise-range: LEAST must be above 0 and below MOST, which is at most {MAX_NOISE}")
+    if narrow_stacks and not narrow_share:
+        raise UsageError("--narrow-in is for --narrow, which is not given")
+    narrowing = Narrowing(narrow_share, narrow_stacks) if narrow_share else None
     config, start = preset(DEFAULT_PRESET), None
     if resume:
         network_given = posterior or preset_name or channels or start_from or latents or narrow_share or activation or denoise
@@ -153,6 +166,8 @@ def train(
             start = load_weights(find_by_name(start_from))
             if latents:
                 check_growth(start.vae.config, latents)
+            if narrowing:
+                narrowing.check(start.vae.config)
         config = start.vae.config if start else preset(preset_name or DEFAULT_PRESET)
         network: dict[str, Any] = {
             "posterior": posterior,
@@ -178,7 +193,7 @@ def train(
         quality_lambdas=quality_range,
         device=device,
         start=start,
-        narrow_share=narrow_share,
+        narrowing=narrowing,
     )
     if weights:
         click.echo(f"weights: {weights}")

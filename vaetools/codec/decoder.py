@@ -201,7 +201,9 @@ class Decoder:
                     job.paint(cell, LOST)
 
     def _paint(self, group: Sequence[tuple[Decoding, Rect, Rect]]) -> None:
-        latents = torch.stack([job.canvas.cut(window) for job, _, window in group]).contiguous(memory_format=torch.channels_last)
+        # Their channels are innermost in memory, where they should stay.
+        cuts = [job.canvas.cut(window).permute(1, 2, 0) for job, _, window in group]
+        latents = torch.stack(cuts).permute(0, 3, 1, 2)
         quality = (torch.tensor([job.header.quality for job, _, _ in group]) / 100).to(self.device)
         x = self.network.to_images(latents, quality)
         for row, (job, cell, window) in enumerate(group):
@@ -279,4 +281,5 @@ class Decoder:
         )
 
     def _to_device(self, symbols: np.ndarray) -> Tensor:
-        return torch.from_numpy(symbols).to(self.device).contiguous(memory_format=torch.channels_last).float()
+        values = torch.from_numpy(symbols).to(self.device)
+        return torch.empty(values.shape, device=self.device, memory_format=torch.channels_last).copy_(values)

@@ -9,6 +9,7 @@ Of the symbols of rare tables, nearly all of which are zero, only the others are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import constriction
@@ -113,21 +114,28 @@ class SymbolDecoder:
 
     def get(self, rows: Array, models: TableModels) -> Array:
         """(N,) int32 symbols for the (N,) tables."""
+        result = np.zeros(len(rows), np.int32)
+        for places, symbols in self.pieces(rows, models):
+            result[places] = symbols
+        return result
+
+    def pieces(self, rows: Array, models: TableModels) -> Iterator[tuple[Array, Array]]:
+        """The symbols for the (N,) tables in parts: (K,) where they stand, and (K,) int32 themselves. Where none stand, they are
+        zero."""
         try:
-            return self._get_rare(rows, models) if models.rare else self._get(rows, models)
+            yield from self._rare_and_often(rows, models) if models.rare else [(np.arange(len(rows)), self._get(rows, models))]
         except (AssertionError, ValueError) as error:  # what constriction raises on invalid data
             raise Corrupt(f"the payload is not what an encoder writes ({error})") from None
 
-    def _get_rare(self, rows: Array, models: TableModels) -> Array:
-        result = np.zeros(len(rows), np.int32)
-        is_rare = rows < models.rare
-        rare, often = np.flatnonzero(is_rare), np.flatnonzero(~is_rare)
-        places = get_positions(self._coder, len(rare))
-        if len(places):
-            columns: Array = self._coder.decode(models.others, len(places))
-            result[rare[places]] = self._values_of(columns, models.others_reach)
-        result[often] = self._get(rows[often], models)
-        return result
+    def _rare_and_often(self, rows: Array, models: TableModels) -> Iterator[tuple[Array, Array]]:
+        often = np.flatnonzero(rows >= models.rare)  # numpy takes and puts places faster than masks
+        numbers = get_positions(self._coder, len(rows) - len(often))
+        if len(numbers):
+            columns: Array = self._coder.decode(models.others, len(numbers))
+            rare_before = often - np.arange(len(often))
+            places = numbers + np.searchsorted(rare_before, numbers, side="right")
+            yield places, self._values_of(columns, models.others_reach)
+        yield often, self._get(rows[often], models)
 
     def _get(self, rows: Array, models: TableModels) -> Array:
         groups, reaches = _groups(rows, models)

@@ -100,8 +100,8 @@ def second_pass(vae: VAE, first: FirstPass, residuals: Tensor) -> SecondPass:
     residuals = residuals * first.mask
     mean = vae.refine(first.prediction, residuals, first.mask)
     with torch.autocast(residuals.device.type, enabled=False):
-        refined = vae.scales.index(first.scale_output + vae.scales.from_residuals(residuals)).to(torch.uint8)
-    return SecondPass(mean, torch.where(first.mask > 0, first.index, refined))
+        output = first.scale_output + vae.scales.from_residuals(residuals) * (1 - first.mask)
+        return SecondPass(mean, vae.scales.index(output).to(torch.uint8))
 
 
 def coded_region(latent_stride: int, shape: Sequence[int], heights: Tensor, widths: Tensor, margin: int = 0) -> Tensor:

@@ -90,7 +90,8 @@ class IntegerConv(nn.Conv2d):
 
 
 def activate(x: Tensor) -> Tensor:
-    return fake_quantise(F.relu(x), ACTIVATION_UNIT, 0, 255 / ACTIVATION_UNIT)
+    """ReLU, and whole numbers of its unit."""
+    return fake_quantise(x, ACTIVATION_UNIT, 0, 255 / ACTIVATION_UNIT)
 
 
 class IntegerScales(nn.Module):

@@ -95,8 +95,13 @@ def first_pass_mask(y: Tensor) -> Tensor:
     _, channels, height, width = y.shape
     rows, columns = torch.arange(height, device=y.device), torch.arange(width, device=y.device)
     board = (rows[:, None] + columns) % 2 == 0
-    halves = torch.stack([board, ~board], 2)[..., None].expand(-1, -1, -1, channels // 2)
-    return halves.reshape(1, height, width, channels).to(y.dtype).permute(0, 3, 1, 2)
+    halves = torch.stack([board, ~board], 2).to(y.dtype)[..., None].expand(-1, -1, -1, channels // 2)
+    return halves.reshape(1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _times(features: Tensor, gain: Tensor) -> Tensor:
+    """In the type of the features, which bfloat16 may be: another would be written to memory, and read again, twice."""
+    return features * gain.to(features.dtype)
 
 
 def quality_lambda(quality: Tensor, lambdas: tuple[float, float]) -> Tensor:
@@ -199,7 +204,7 @@ class VAE(nn.Module):
 
     def inner_features(self, analysis: Analysis, quality: Tensor) -> Tensor:
         """(B, W1, H/16, W/16): what the last layer of the encoder sees."""
-        features: Tensor = self.encoder_inner[:-1](analysis.features * self.gain_encoder(quality))
+        features: Tensor = self.encoder_inner[:-1](_times(analysis.features, self.gain_encoder(quality)))
         return features
 
     def _encode_y(self, features: Tensor, linear: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,21 +238,24 @@ class VAE(nn.Module):
 
     def predict(self, z: Tensor) -> Prediction:
         """Means of y for the first pass, and features for the second, from the decoded z."""
-        mean, features = self.hyper_decoder(z).float().chunk(2, 1)
-        return Prediction(mean.clamp(-MEAN_BOUND, MEAN_BOUND), features)
+        mean, features = self.hyper_decoder(z).chunk(2, 1)
+        return Prediction(mean.float().clamp(-MEAN_BOUND, MEAN_BOUND), features)
 
     def refine(self, prediction: Prediction, residuals: Tensor, first: Tensor) -> Tensor:
         """Means of all y: of the first pass as predicted, of the second from the first's decoded residuals (zero elsewhere)."""
-        known = (residuals + prediction.mean) * first
-        correction = self.context(torch.cat([prediction.mean, prediction.features, known], 1)).float()
-        return torch.where(first > 0, prediction.mean, (prediction.mean + correction).clamp(-MEAN_BOUND, MEAN_BOUND))
+        features, known = prediction.features, (residuals + prediction.mean) * first
+        seen = [prediction.mean.to(features.dtype), features, known.to(features.dtype)]
+        correction = self.context(torch.cat(seen, 1)).float()
+        # A product costs a tenth of torch.where; twice the bound reaches from one end of the means to the other.
+        correction = correction.clamp(-2 * MEAN_BOUND, 2 * MEAN_BOUND)
+        return torch.addcmul(prediction.mean, correction, 1 - first).clamp(-MEAN_BOUND, MEAN_BOUND)
 
     # The decoder.
 
     def decode(self, y: Tensor, quality: Tensor) -> Tensor:
         """Reconstruction (B, C, H, W), around 0..1 and not clipped, from latents (B, M, H/16, W/16)."""
         y = y * self.inverse_gain_y(quality)
-        x = self.decoder_outer(self.decoder_inner(y) * self.gain_decoder(quality)).float()
+        x = self.decoder_outer(_times(self.decoder_inner(y), self.gain_decoder(quality))).float()
         if torch.is_grad_enabled():
             return x.clamp(-DECODER_BOUND, DECODER_BOUND) + self.linear_decoder(y).float() + 0.5
         return x.clamp_(-DECODER_BOUND, DECODER_BOUND).add_(self.linear_decoder(y)).add_(0.5)

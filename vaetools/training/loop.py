@@ -35,7 +35,7 @@ from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Batch, CropSampler, ImageCache, Prefetcher, patch_basis, to_unit_range
 from .growth import grow
 from .muon import Muon
-from .narrowing import narrow
+from .narrowing import Narrowing, narrow
 from .objective import Losses, losses_of
 from .ranks import Ranks
 from .report import RunReport, Sums
@@ -152,20 +152,20 @@ def train(
     device: str = "auto",
     only: Sequence[Readable] | None = None,
     start: LoadedModel | None = None,
-    narrow_share: float | None = None,
+    narrowing: Narrowing | None = None,
 ) -> Path | None:
     """Train on the images below `folder`, or in tars, or on `only` these, from the weights of `start` or from none.
 
-    If `config` has more latents than `start`, that is given the others first: see growth.py. narrow_share: in 0..1, how much of
-    the arithmetic in the blocks of `start` goes first: see narrowing.py.
+    If `config` has more latents than `start`, that is given the others first: see growth.py. narrowing: how much of the
+    arithmetic in the blocks of `start` goes first: see narrowing.py.
 
     Returns the path of the exported weights, below `run`; None on ranks but the first.
     With `resume`, the network and the data seed are those of the checkpoint in `run`; `settings` gives the budget, and
     `quality_lambdas`, if given, another range of qualities to train towards from there.
-    Raises UsageError (also for a `narrow_share` without `start`, or too small a one) or TrainingError before anything is
+    Raises UsageError (also for a `narrowing` without `start`, or too small a one) or TrainingError before anything is
     overwritten, and KeyboardInterrupt after an interruption, when the checkpoint is written.
     """
-    if narrow_share is not None and (start is None or resume):
+    if narrowing is not None and (start is None or resume):
         raise UsageError("blocks are made narrower when a training starts from a model")
     with Ranks.start(device) as ranks:
         report = RunReport(run, quiet=ranks.rank > 0)
@@ -182,7 +182,7 @@ def train(
         vae = None
         if start is not None and saved is None:
             given = start.vae
-            vae = ranks.from_first(lambda: _adapted(given, config, narrow_share, cache, settings, report))
+            vae = ranks.from_first(lambda: _adapted(given, config, narrowing, cache, settings, report))
             config = vae.config
         trainer = Trainer(config, settings, ranks)
         if saved is not None:
@@ -211,7 +211,7 @@ def train(
 
 
 def _adapted(
-    vae: VAE, config: ModelConfig, narrow_share: float | None, cache: ImageCache, settings: TrainingSettings, report: RunReport
+    vae: VAE, config: ModelConfig, narrowing: Narrowing | None, cache: ImageCache, settings: TrainingSettings, report: RunReport
 ) -> VAE:
     """A network of `config` that does what `vae` does, with narrower blocks if asked for."""
     if vae.config.latent_channels != config.latent_channels:
@@ -221,9 +221,9 @@ def _adapted(
         vae.set_qualities(config.quality_lambdas)
     adapted = VAE(config).eval()
     adapted.load_state_dict(vae.state_dict())
-    if narrow_share is not None:
+    if narrowing is not None:
         report.message("looking for what the blocks can do without")
-        adapted, gone = narrow(adapted, narrow_share, sampler_of(cache, settings))
+        adapted, gone = narrow(adapted, narrowing, sampler_of(cache, settings))
         report.message(f"{gone:.1%} of their arithmetic goes")
     return adapted.requires_grad_(False)
 

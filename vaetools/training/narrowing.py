@@ -1,4 +1,5 @@
-"""A network with narrower blocks than the one that it is made of, for `vaetools train --start-from MODEL --narrow SHARE`.
+"""A network with narrower blocks than the one that it is made of, for `vaetools train --start-from MODEL --narrow SHARE
+--narrow-in STACK`.
 
 Inside a residual block, a 1x1 convolution adds up what its input channels h have to say. Those go that matter least to the loss L
 for what they cost, by its gradient; least squares gives what they said, as far as it can, to the others, S:
@@ -13,13 +14,14 @@ layer by layer: He et al., "Channel Pruning for Accelerating Very Deep Neural Ne
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..model.blocks import ResidualBlock
+from ..model.config import ModelConfig
 from ..model.distributions import Noise
 from ..model.vae import VAE
 from .data import CropSampler, some_batches
@@ -27,6 +29,22 @@ from .objective import losses_of
 
 MULTIPLE = 16  # channels: fewer are not computed faster
 RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """What is asked for. share: so much of the arithmetic in blocks goes at most, in 0..1. stacks: as `ModelConfig.stacks` names
+    those whose blocks these are; without any, all are."""
+
+    share: float
+    stacks: tuple[str, ...] = ()
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises UsageError if a network of this shape has no blocks there."""
+        known = [stack for stack, (_, depth) in config.stacks.items() if depth]
+        for stack in self.stacks:
+            if stack not in known:
+                raise UsageError(f"the model has no blocks in {stack!r}: choose of {', '.join(known)}")
 
 
 class Layer:
@@ -77,13 +95,18 @@ class Layer:
         return channels, self.conv.weight[:, channels] + added[:, :-1, None, None], self.conv.bias + added[:, -1]
 
 
-def narrow(vae: VAE, share: float, sampler: CropSampler) -> tuple[VAE, float]:
-    """`vae` with blocks that take less arithmetic, by a `share` in 0..1 of what they took or a little less; and by how much.
+def narrow(vae: VAE, narrowing: Narrowing, sampler: CropSampler) -> tuple[VAE, float]:
+    """`vae` with blocks that take less arithmetic, and by how much, in 0..1 of what those that may be narrowed took.
 
-    Raises UsageError if so small a share is less than the least that can go.
+    Raises UsageError as `Narrowing.check`, and if so small a share is less than the least that can go.
     """
+    narrowing.check(vae.config)
     vae = copy.deepcopy(vae).requires_grad_(True)
-    blocks = {name: module for name, module in vae.named_modules() if isinstance(module, ResidualBlock)}
+    blocks = {
+        name: module
+        for name, module in vae.named_modules()
+        if isinstance(module, ResidualBlock) and (not narrowing.stacks or name.partition(".")[0] in narrowing.stacks)
+    }
     layers = {
         name: (
             Layer(block.mix_out, block.mix_in.in_channels + 9 + block.mix_out.out_channels),
@@ -93,11 +116,11 @@ def narrow(vae: VAE, share: float, sampler: CropSampler) -> tuple[VAE, float]:
     }
     flat = [layer for pair in layers.values() for layer in pair]
     listen(flat, vae, sampler)
-    counts = choose(flat, share)
+    counts = choose(flat, narrowing.share)
     gone = 1 - sum(layer.work * count for layer, count in counts.items()) / sum(layer.work * layer.size for layer in flat)
     if not gone:
         raise UsageError(
-            f"{share:.1%} of the arithmetic in the model's blocks is less than {MULTIPLE} channels take: choose more"
+            f"{narrowing.share:.1%} of the arithmetic in the model's blocks is less than {MULTIPLE} channels take: choose more"
         )
     widths: dict[str, list[tuple[int, int]]] = {}
     with torch.no_grad():
@@ -111,7 +134,8 @@ def narrow(vae: VAE, share: float, sampler: CropSampler) -> tuple[VAE, float]:
                 for kind in ("weight", "bias"):
                     state[f"{name}.{layer}.{kind}"] = state[f"{name}.{layer}.{kind}"][rows]
             widths.setdefault(name.partition(".")[0], []).append((len(mixed), len(gated)))
-    config = replace(vae.config, block_widths=tuple((stack, tuple(pairs)) for stack, pairs in widths.items()))
+    all_widths = dict(vae.config.block_widths) | {stack: tuple(pairs) for stack, pairs in widths.items()}
+    config = replace(vae.config, block_widths=tuple(all_widths.items()))
     narrowed = VAE(config).to(vae.z_raw_scale.device).eval()
     narrowed.load_state_dict(state)
     return narrowed, gone
