@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from vaetools.codec.codec import Restored
 from vaetools.errors import ImageError, UsageError
 from vaetools.evaluation import report
 from vaetools.evaluation.bd_rate import Anchors, Curve, bd_rate, load_anchors
 from vaetools.evaluation.measure import Evaluation, evaluate
 from vaetools.evaluation.peers import PEERS, PillowPeer, VaetoolsPeer, find_peers
 from vaetools.evaluation.quality import ms_ssim, psnr
+from vaetools.images.picture import Picture
 
 
 class PNGCodec:
@@ -38,8 +40,8 @@ class PNGCodec:
             files.append(file.getvalue())
         return files
 
-    def decompress(self, files: list[bytes], batch_size: int = 8) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.array(Image.open(io.BytesIO(file)))).permute(2, 0, 1) for file in files]
+    def decode(self, files: list[bytes], batch_size: int = 8) -> list[Restored]:
+        return [Restored(Picture(np.array(Image.open(io.BytesIO(file))))) for file in files]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import PIL
@@ -14,6 +14,9 @@ from PIL import Image, features
 
 from ..errors import ImageError, UsageError
 from ..images.tensors import to_tensor
+
+if TYPE_CHECKING:
+    from ..codec.codec import Restored
 
 QUALITIES = (0.0, 12.5, 25.0, 37.5, 50.0, 62.5, 75.0, 87.5, 100.0)
 
@@ -75,7 +78,7 @@ class ImageCodec(Protocol):
     def device(self) -> torch.device: ...
 
     def compress(self, images: Sequence[torch.Tensor], quality: float | None = ..., *, effort: int = ...) -> list[bytes]: ...
-    def decompress(self, files: Sequence[bytes]) -> list[torch.Tensor]: ...
+    def decode(self, files: Sequence[bytes]) -> list[Restored]: ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class VaetoolsPeer:
             raise ImageError(str(error)) from None
 
     def decode(self, data: bytes) -> np.ndarray:
-        return self.codec.decompress([data])[0].permute(1, 2, 0).contiguous().numpy()
+        return self.codec.decode([data])[0].picture.pixels
 
 
 PEERS: dict[str, PillowPeer] = {

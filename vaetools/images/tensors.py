@@ -34,5 +34,5 @@ def to_picture(image: Tensor, float_depth: int = 8) -> Picture:
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """(H, W) or (H, W, C) -> (C, H, W), in memory of its own."""
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.array(planes, order="C"))
+    whole = torch.from_numpy(np.require(pixels, requirements=("C", "W")))
+    return whole.reshape(*whole.shape[:2], -1).permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
