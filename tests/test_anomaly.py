@@ -270,6 +270,20 @@ def test_small_regions_count_as_much_as_large_ones() -> None:
     assert metrics.auroc() > 0.97
 
 
+def test_large_regions_are_remembered_by_their_quantiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    where = np.zeros((200, 200), bool)
+    where[20:150, 20:150] = where[170:175, 170:175] = True
+    heat = generator.normal(0, 1, where.shape) + where
+    results = []
+    for kept in (1 << 20, 500):
+        monkeypatch.setattr("vaetools.anomaly.metrics.BAD_PIXELS_KEPT", kept)
+        metrics = PixelMetrics()
+        metrics.add(heat, where)
+        results.append((metrics.auroc(), metrics.aupro()))
+    assert results[1] == pytest.approx(results[0], abs=2e-3)
+
+
 def test_metrics_without_anomalies_are_not_known() -> None:
     metrics = PixelMetrics()
     metrics.add(np.zeros((4, 4)), np.zeros((4, 4), bool))

@@ -356,6 +356,14 @@ def test_batch_may_be_a_dictionary_of_images(jitter: Augmenter) -> None:
     assert not torch.equal(result["image"], batch["image"])
 
 
+@pytest.mark.parametrize("keys", [("labels", "images"), ("images", "labels")])
+def test_batch_may_be_a_dictionary_of_plain_tensors(jitter: Augmenter, keys: tuple[str, ...]) -> None:
+    parts = {"labels": torch.tensor([1, 0]), "images": photographs(2)}
+    result = BatchAugment(jitter)({key: parts[key] for key in keys})
+    assert torch.equal(result["labels"], parts["labels"])
+    assert not torch.equal(result["images"], parts["images"])
+
+
 def test_epochs_of_a_batch(jitter: Augmenter) -> None:
     module, images = BatchAugment(jitter, seed=5), photographs()
     module.set_epoch(1)

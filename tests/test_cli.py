@@ -59,3 +59,12 @@ def test_every_command_explains_itself(command: str) -> None:
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     assert CliRunner().invoke(main, ["compres"]).exit_code == 2
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    done = CliRunner().invoke(main, ["compress", str(tmp_path), "-o", "out"])
+    assert (done.exit_code, done.stderr) == (1, f"Error: {tmp_path}: Permission denied\n")

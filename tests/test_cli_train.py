@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_a_budget_in_minutes_ends_in_time(photo_folder: Path, tmp_path: Path) ->
         (("--learning-rate", 2), "learning rate"),
         (("--resume", "--posterior", "uniform"), "fixed once a run has started"),
         (("--device", "abacus"), "abacus"),
+        (("--preset", "gray16", "--channels", 3), "images of 16 bits are read as gray"),
         (("--preset", "large"), "large"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
@@ -106,3 +108,13 @@ def test_sixteen_bit_images_are_trained_on_and_compressed(gray16_folder: Path, t
             assert (restored.mode, restored.size) == (original.mode, original.size) == ("I;16", (128, 96))
             difference = np.asarray(original, float) - np.asarray(restored, float)
         assert np.sqrt((difference**2).mean()) < 0.1 * 65535
+
+
+def test_a_run_among_the_images_does_not_learn_from_its_own_grids(photo_folder: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(photo_folder, photos)
+    count = len(list(photos.rglob("*.*")))
+    run("train", photos, "--out", photos / "run", *QUICK)
+    assert list((photos / "run" / "grids").glob("*.png"))
+    done = run("train", photos, "--out", photos / "run", "--resume", "--epochs", 2)
+    assert f"{count} images, " in done.stderr

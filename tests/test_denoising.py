@@ -18,6 +18,7 @@ from vaetools.cli import main
 from vaetools.denoising import denoiser as module
 from vaetools.denoising.denoiser import Denoiser
 from vaetools.denoising.estimate import estimate_sigma
+from vaetools.denoising.job import denoise_folder
 from vaetools.errors import ModelError, UsageError
 from vaetools.model.distributions import Noise
 from vaetools.model.noise import noise_level, noisy_pair, quality_of
@@ -26,6 +27,7 @@ from vaetools.training.loop import train
 from vaetools.training.settings import TrainingSettings
 
 from .conftest import PHOTOGRAPHS, photo_batch, photograph, tiny
+from .medical_files import nifti, volume
 
 RANGE = (75.0, 5.0)
 
@@ -317,3 +319,14 @@ def test_estimates_are_one_kind_of_note(folder: Path, weights: Path, tmp_path: P
     assert [line for line in done.stderr.splitlines() if line.startswith("note: ")] == [
         "note: 3 files: the noise was estimated; the manifest in the output folder tells which"
     ]
+
+
+def test_volumes_of_labels_are_not_mixed(tmp_path: Path, denoiser: Denoiser) -> None:
+    (tmp_path / "scans").mkdir()
+    nifti(tmp_path / "scans" / "seg.nii.gz", (np.indices((64, 64, 2)).sum(0) // 40).astype(np.uint8))
+    nifti(tmp_path / "scans" / "t1.nii.gz", volume(2))
+    outcome, _ = denoise_folder(tmp_path / "scans", tmp_path / "clean", denoiser, sigma=25.0)
+    assert [(Path(path).name, reason) for path, reason in outcome.failed] == [
+        ("seg.nii.gz", "its few values look like labels, which denoising would mix: keep it out of the folder")
+    ]
+    assert outcome.done == 1

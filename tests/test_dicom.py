@@ -308,3 +308,31 @@ def test_a_box_comes_back() -> None:
 
 def test_a_box_of_a_later_kind_is_left_alone() -> None:
     assert Scan.unpack(b"\x7f" + Scan(DICOM, 12).pack()[1:]).kind == ""
+
+
+@pytest.mark.parametrize(
+    ("elements", "levels"),
+    [
+        ({"WindowCenter": 40, "WindowWidth": 80, "VOILUTFunction": "LINEAR_EXACT"}, (0, 80)),
+        ({"WindowCenter": 0.5, "WindowWidth": 0.5, "VOILUTFunction": "LINEAR_EXACT", "RescaleSlope": 0.01}, (25, 75)),
+        ({"WindowCenter": 40.5, "WindowWidth": 1}, (40, 40)),
+    ],
+    ids=["exact", "narrow", "threshold"],
+)
+def test_kinds_of_windows(tmp_path: Path, elements: dict[str, object], levels: tuple[float, float]) -> None:
+    """PS3.3, C.11.2.1.2 and C.11.2.1.3.2."""
+    gray = np.array([[0, 39, 40, 41, 90]], np.uint16)
+    picture = read_picture(files.dicom(tmp_path / "a.dcm", gray, **{"RescaleSlope": 1, "RescaleIntercept": 0, **elements}))
+    found = scan_of(picture)
+    assert found is not None
+    assert window_levels(found) == pytest.approx(levels)
+    shown = windowed(picture).pixels[0, :, 0].tolist()
+    assert (shown[0], shown[-1]) == (0, 255)
+    if levels[0] == levels[1]:
+        assert shown == [0, 0, 0, 255, 255]
+
+
+def test_a_sigmoid_is_told(tmp_path: Path) -> None:
+    elements = {"WindowCenter": 40, "WindowWidth": 80, "VOILUTFunction": "SIGMOID"}
+    picture = read_picture(files.dicom(tmp_path / "a.dcm", files.slice_of("camera", 16), **elements))
+    assert "its window is a sigmoid, and shown as a straight line" in picture.notes

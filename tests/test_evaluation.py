@@ -364,3 +364,17 @@ def test_labels_are_spread_in_their_order(heights: list[float]) -> None:
     assert sum(moved) == pytest.approx(sum(heights))
     in_order = [moved[index] for index in np.argsort(heights, kind="stable")]
     assert all(upper - lower > 0.5 - 1e-9 for lower, upper in itertools.pairwise(in_order))
+
+
+def test_an_image_that_comes_back_identical_is_in_no_average(tmp_path: Path, photograph: np.ndarray) -> None:
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    Image.fromarray(np.full((64, 64, 3), 19, np.uint8)).save(tmp_path / "flat.png")  # 1 * 13 + 6, as quality 50 rounds
+    result = evaluate(tmp_path, PNGCodec(), qualities=(0, 50, 100))
+    assert [(left.image, left.reason) for left in result.left_out] == [
+        ("flat.png", "vaetools gives it back as it was at setting 50: without a PSNR, it is in no average")
+    ]
+    alone = {row.setting: row.psnr_db for row in result.rows if row.image == "a.png"}
+    assert {point.setting: (point.images, point.psnr_db) for point in result.averages} == {
+        setting: (1, value) for setting, value in alone.items()
+    }
+    assert alone[100] == math.inf  # as all are

@@ -21,6 +21,7 @@ from vaetools.folder.manifest import Manifest
 from vaetools.folder.plan import Selection
 
 from .conftest import photograph
+from .medical_files import dicom, slice_of
 from .test_folder_job import files_below, run
 
 
@@ -315,6 +316,16 @@ def test_a_file_that_was_restored_in_part_stays_failed(damaged: Path, tmp_path: 
         assert (tmp_path / "back" / "large.png").stat().st_mtime_ns == before
 
 
+def test_a_good_file_in_place_of_a_damaged_one_is_no_failure_of_before(album: Path, damaged: Path, tmp_path: Path) -> None:
+    run("decompress", damaged, "-o", tmp_path / "back", "--allow-partial")
+    run("compress", album, "-o", tmp_path / "again", "--tile-size", 64)
+    (tmp_path / "again" / "large.png.vtc").replace(damaged / "large.png.vtc")
+    done = run("decompress", damaged, "-o", tmp_path / "back", "--allow-partial")
+    assert done.exit_code == 0, done.output
+    assert "restored in part" not in done.stderr
+    assert "out of date" in done.stdout + done.stderr
+
+
 def test_a_file_that_was_restored_in_part_is_replaced_when_its_failure_is_retried(
     album: Path, damaged: Path, tmp_path: Path
 ) -> None:
@@ -353,3 +364,15 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
         line for line in done.stderr.splitlines() if re.fullmatch(r"\d of 3 files, \d+\.\d\d MP/s, about 0:00:\d\d left", line)
     ]
     assert [line[0] for line in lines] == ["1", "2", "3"]
+
+
+def test_settings_that_begin_like_others_are_not_those(tmp_path: Path) -> None:
+    source, target = tmp_path / "scans", tmp_path / "back"
+    source.mkdir()
+    dicom(source / "a.dcm", slice_of("camera", 64))
+    run("compress", source, "-o", tmp_path / "small")
+    run("decompress", tmp_path / "small", "-o", target, "--format", "png", "--window")
+    assert np.asarray(Image.open(target / "a.dcm.png")).dtype == np.uint8
+    done = run("decompress", tmp_path / "small", "-o", target, "--format", "png", "--on-exists", "overwrite")
+    assert done.exit_code == 0, done.output
+    assert np.asarray(Image.open(target / "a.dcm.png")).max() > 255

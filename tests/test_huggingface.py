@@ -358,3 +358,23 @@ def test_metadata_is_carried_for_what_was_compressed(source: Path, tmp_path: Pat
 def test_metadata_without_compressed_files_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no \.vtc file of an image"):
         carry_metadata(source, tmp_path / "nothing")
+
+
+def test_a_test_split_without_labels_takes_no_classes_away(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for number in range(2):
+            files.save(tmp_path, f"{split}/{number}.png", number + 10 * (split == "test"))
+        rows = [{"file_name": f"{number}.png"} | ({"label": f"c{number}"} if split == "train" else {}) for number in range(2)]
+        hub.write_lines(tmp_path / split / "metadata.jsonl", rows)
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == ("c0", "c1")
+    assert not any("label" in note for note in dataset.notes)
+
+
+def test_lists_of_masks_are_marks(tmp_path: Path) -> None:
+    for name in ("a", "a_1", "a_2"):
+        files.save(tmp_path, f"{name}.png", 1)
+    hub.write_lines(tmp_path / "metadata.jsonl", [{"file_name": "a.png", "mask_file_names": ["a_1.png", "a_2.png"]}])
+    dataset = open_dataset(tmp_path)
+    assert dataset.marks == "masks"
+    assert any("mask_file_names" in note for note in dataset.notes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -387,3 +389,27 @@ def test_missing_rows_of_a_png_are_not_taken_for_black(tmp_path: Path, bit_depth
     (tmp_path / "a.png").write_bytes(png_of(3, 2, zlib.compress(bytes(1 + 3 * 3 * bit_depth // 8)), kind=kind))
     with pytest.raises(ImageError, match=r"a\.png: cannot be read \(rows of pixels are missing\)"):
         read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_values_of_32_bits_are_stretched_for_training(tmp_path: Path, kind: type) -> None:
+    ramp = np.linspace(0, 1 if kind is np.float32 else 1 << 20, 64, dtype=kind)[None].repeat(8, 0)
+    Image.fromarray(ramp).save(tmp_path / "a.tif")
+    deep = read_for_training(tmp_path / "a.tif", 1, 16)[0, :, 0]
+    assert (deep[0], deep[-1]) == (0, 65535)
+    np.testing.assert_allclose(deep, np.linspace(0, 65535, 64), atol=1)
+    np.testing.assert_allclose(read_for_training(tmp_path / "a.tif", 3)[0, :, 2], np.linspace(0, 255, 64), atol=1)
+    if kind is np.float32:
+        ramp[0, 3] = np.nan
+        Image.fromarray(ramp).save(tmp_path / "a.tif")
+        assert read_for_training(tmp_path / "a.tif", 1, 16)[0, [3, 63], 0].tolist() == [0, 65535]
+
+
+def test_a_folder_that_cannot_be_listed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(root: Path, onerror: Callable[[OSError], None]) -> Iterator[object]:
+        onerror(PermissionError(13, "Permission denied", str(root)))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(UsageError, match="Permission denied"):
+        list_images(tmp_path)

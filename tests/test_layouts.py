@@ -16,6 +16,7 @@ from vaetools.errors import UsageError
 from vaetools.images.ahead import in_threads, reader_threads
 
 from . import dataset_files as files
+from .medical_files import nifti, volume
 
 
 def train_paths(dataset: Dataset) -> list[str]:
@@ -384,3 +385,75 @@ def test_few_images_are_decoded_ahead() -> None:
         assert path == found == str(done)
         most = max(most, len(started) - done)
     assert most <= reader_threads() + 1
+
+
+# Lists of images beside folders of classes.
+
+
+def test_lists_say_what_is_held_out_of_classes(tmp_path: Path) -> None:
+    """As Food-101 has it, and with bare names."""
+    files.imagefolder(tmp_path / "images", {"cat": 3, "dog": 3})
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "train.txt").write_text("cat/0\ncat/1\ndog/0\n")
+    (tmp_path / "meta" / "test.txt").write_text("cat/2\ndog/1\ndog/2\n")
+    for root, layout in ((tmp_path, "plain"), (tmp_path, "imagefolder")):
+        dataset = open_dataset(root, layout)
+        assert train_paths(dataset) == ["images/cat/0.png", "images/cat/1.png", "images/dog/0.png"]
+        assert [item.split for item in dataset.held_out] == ["test"] * 3
+        (extended,) = dataset.annotations
+        assert extended.path == "meta/train.txt"
+        assert extended.render({"images/dog/0.png": {1: "images/dog/0__v1.png"}}, originals=False) == b"dog/0__v1\n"
+
+
+def test_all_held_out_says_so(tmp_path: Path) -> None:
+    files.imagefolder(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "train.txt").write_text("cat/0.png\ndog/0.png\n")
+    (tmp_path / "val.txt").write_text("cat/0.png\ndog/0.png\n")
+    with pytest.raises(UsageError, match=r"all of its 2 images are held out, by their folders or by lists of images \(train\)"):
+        open_dataset(tmp_path)
+
+
+# Masks of other names.
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("leftImg8bit/train/aachen/{}_leftImg8bit.png", "gtFine/train/aachen/{}_gtFine_labelIds.png"),
+        ("imagesTr/{}_0000.png", "labelsTr/{}.png"),
+        ("p{}/{}.png", "p{}/{}_mask.png"),
+        ("{}.png", "{}_mask.png"),
+    ],
+    ids=["Cityscapes", "nnU-Net", "patients", "one folder"],
+)
+def test_masks_that_no_layout_knows_are_refused(tmp_path: Path, image: str, mask: str) -> None:
+    for number in range(4):
+        files.save(tmp_path, image.format(number, number), number)
+        files.save(tmp_path, mask.format(number, number), 9, mode="L")
+    with pytest.raises(UsageError, match="--layout masks"):
+        open_dataset(tmp_path)
+    assert open_dataset(tmp_path, "plain").train
+
+
+@pytest.mark.parametrize("counts", [{"with_mask": 3, "without_mask": 3}, {"label": 3, "face": 4}])
+def test_classes_whose_names_are_of_masks_are_classes(tmp_path: Path, counts: dict[str, int]) -> None:
+    assert open_dataset(files.imagefolder(tmp_path, counts)).layout == "imagefolder"
+
+
+def test_masks_of_volumes(tmp_path: Path) -> None:
+    for folder, mask in (("images", ""), ("masks", "_mask")):
+        for name in ("a", "b"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nifti(tmp_path / folder / f"{name}{mask}.nii.gz", volume(2))
+    dataset = open_dataset(tmp_path)
+    assert (dataset.layout, dataset.marks) == ("masks", "masks")
+    item = dataset.train[0]
+    (companion,) = item.companions
+    assert (item.copy_path(1), item.companion_path(companion, 1)) == ("images/a__v1.nii.gz", "masks/a__v1_mask.nii.gz")
+
+
+def test_images_beside_those_with_masks_are_told(tmp_path: Path) -> None:
+    for path in ("images/a.png", "masks/a.png", "1st_manual/a1.png"):
+        files.save(tmp_path, path, 1)
+    notes = open_dataset(tmp_path).notes
+    assert "1 images are neither of the data set nor its masks, and not augmented, such as 1st_manual/a1.png" in notes

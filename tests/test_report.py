@@ -330,6 +330,18 @@ def test_bad_files_are_rows_with_a_problem(troubled: Path, codec: Codec) -> None
     assert len(found) == 6
 
 
+@pytest.mark.parametrize("name", ["astronaut.png", "clear.png"])
+def test_an_original_of_the_same_size_in_pixels_is_not_taken_for_another(troubled: Path, codec: Codec, name: str) -> None:
+    place = troubled / "photos" / name
+    with Image.open(place) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(place)
+    found = problems(troubled, codec)
+    assert list(found) == [name]
+    assert (
+        "its original is not what this file was made from (it decodes to another image" in found[name] or "alpha" in found[name]
+    )
+
+
 def test_an_original_that_is_gone_is_a_note(troubled: Path, codec: Codec) -> None:
     (troubled / "photos" / "camera.png").unlink()
     found = build_report(troubled / "small", codec, Options(images=1, crop=32), originals=troubled / "photos")

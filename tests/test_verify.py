@@ -15,6 +15,8 @@ from PIL import Image
 
 from vaetools.codec.container import CHECKSUM, HEADER_BYTES, TILE, check_file
 from vaetools.folder.manifest import MANIFEST
+from vaetools.images import folder
+from vaetools.images.folder import Listing
 
 from .conftest import photograph
 from .test_folder_job import run
@@ -227,3 +229,25 @@ def test_a_tar_that_is_missing_is_found(album: Path, tmp_path: Path) -> None:
     small = tars_of(album, tmp_path / "tars")
     (small / "shard-000001.tar").unlink()
     assert list(bad(small, "--quick")) == ["shard-000001.tar/flight.png.vtc"]
+
+
+def test_an_edited_original_of_the_same_size_is_found(tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    photo = np.asarray(photograph("coffee", 96, 80)).copy()
+    Image.fromarray(photo).save(tmp_path / "album" / "a.bmp")
+    Image.fromarray(photo // 64 * 85).convert("P", colors=4).save(tmp_path / "album" / "labels.png")
+    run("compress", tmp_path / "album", "-o", tmp_path / "small", "--verify")
+    assert found(tmp_path / "small", "--against", tmp_path / "album")["bad"] == []
+    photo[20:60, 20:60] = photo[20:60, 20:60] // 2 + 60
+    Image.fromarray(photo).save(tmp_path / "album" / "a.bmp")
+    assert "its original has changed since: " in bad(tmp_path / "small", "--against", tmp_path / "album")["a.bmp.vtc"]
+
+
+def test_originals_that_cannot_be_listed_are_told(album: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(root: Path, *arguments: Any, **options: Any) -> Listing:
+        listing = folder.walk(root, *arguments, **options)
+        listing.unreadable.append((album / "locked", "Permission denied"))
+        return listing
+
+    monkeypatch.setattr("vaetools.folder.verify.walk", walk)
+    assert bad(small, "--against", album) == {str(album / "locked"): "originals that cannot be listed: Permission denied"}

@@ -23,6 +23,7 @@ from .codec.container import (
     HEADER_ROOM,
     ICC,
     MAGIC,
+    NO_LIMITS,
     PIXELS,
     PREVIEW,
     XMP,
@@ -46,7 +47,6 @@ MIME_TYPE = "image/x-vaetools"
 DEVICE_VARIABLE = "VAETOOLS_PILLOW_DEVICE"
 EXIF_PREFIX = b"Exif\0\0"  # Pillow's info has it: the JPEG plug-in writes what it gets, and the others take it off
 BLOCK = 1 << 20  # bytes read at a time
-NO_LIMITS = Limits(max_pixels=1 << 64, max_side=1 << 32)  # what may be opened is for Image.MAX_IMAGE_PIXELS to say
 RATES = {"quality": "quality", "target_bpp": "bpp", "target_size": "size", "target_psnr": "psnr"}
 RAW_MODES = {"1": "1;8"}  # how pixels are handed to Pillow where that is not the mode itself
 

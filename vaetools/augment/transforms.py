@@ -229,7 +229,8 @@ def _place_of_images(flat: list[Any], labels: Any) -> int:
     """Which of the batch's parts is the images. Raises UsageError if none or several are."""
     places = [place for place, each in enumerate(flat) if isinstance(each, tv_tensors.Image)]
     if not places:
-        places = [place for place, each in enumerate(flat) if is_pure_tensor(each) and each is not labels][:1]
+        plain = [place for place, each in enumerate(flat) if is_pure_tensor(each) and each is not labels]
+        places = sorted(plain, key=lambda place: flat[place].ndim != 4)[:1]  # labels come first where nobody has looked for them
     if len(places) != 1:
         raise UsageError(f"expected one batch of images (B, C, H, W) and found {len(places) or 'none'}: use it after collate")
     if flat[places[0]].ndim != 4:

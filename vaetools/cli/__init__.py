@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any
@@ -61,6 +62,11 @@ class LazyGroup(click.Group):
         except VaetoolsError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        except OSError as error:  # such as a folder that may not be entered
+            if error.errno is None or error.errno == errno.EPIPE:  # which click takes care of
+                raise
+            click.echo(f"Error: {error.filename or 'the system'}: {error.strerror}", err=True)
+            sys.exit(EXIT_FAILED)
         except KeyboardInterrupt as error:
             click.echo(f"Interrupted{f': {error}' if str(error) else ''}.", err=True)
             sys.exit(EXIT_INTERRUPTED)

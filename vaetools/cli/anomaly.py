@@ -57,7 +57,11 @@ def _tell(line: str) -> None:
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace a detector that is there; its model is kept.")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Refuse larger images."
+    "--max-megapixels",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Refuse larger images.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
@@ -134,7 +138,11 @@ def fit(
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files of this path or name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable.")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Refuse larger images."
+    "--max-megapixels",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Refuse larger images.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print every score as JSON on stdout.")

@@ -68,7 +68,7 @@ DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
 )
 @division_options
 @click.option(
-    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Larger images fail."
+    "--max-megapixels", type=click.FloatRange(0, 1e6, min_open=True), default=100.0, show_default=True, help="Larger images fail."
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")

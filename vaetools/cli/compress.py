@@ -167,7 +167,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout."),
         click.option(
             "--max-megapixels",
-            type=click.FloatRange(0, min_open=True),
+            type=click.FloatRange(0, 1e6, min_open=True),
             default=100.0,
             show_default=True,
             help="Refuse larger images.",

@@ -65,7 +65,11 @@ class Sigma(click.ParamType):
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files of this path or name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable.")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Refuse larger images."
+    "--max-megapixels",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Refuse larger images.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")

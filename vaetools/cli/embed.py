@@ -57,7 +57,7 @@ class ImageSize(click.ParamType):
 @click.option("-q", "--quality", type=click.FloatRange(0, 100), default=50.0, show_default=True, help="Of the latents.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Larger images fail."
+    "--max-megapixels", type=click.FloatRange(0, 1e6, min_open=True), default=100.0, show_default=True, help="Larger images fail."
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")

@@ -104,11 +104,12 @@ def compare(originals: Path, restored: Path, compressed: Path | None, as_json: b
     from rich.console import Console
 
     from ..evaluation.compare import compare_folders, comparison_table
+    from ..evaluation.report import finite
 
     result = compare_folders(originals, restored, compressed)
     if as_json:
         rows = [asdict(pair) | {"bpp": pair.bpp} for pair in result.pairs]
-        click.echo(json.dumps({"images": rows, "missing": list(result.missing)}))
+        click.echo(json.dumps(finite({"images": rows, "missing": list(result.missing)}), allow_nan=False))
     else:
         on_terminal = sys.stdout.isatty()
         Console(width=None if on_terminal else FILE_WIDTH).print(comparison_table(result))

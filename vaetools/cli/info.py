@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..codec.container import BOX, ERRORS, HOST, SCAN, TAGS, Contents, host_in, unpack
+from ..codec.container import BOX, ERRORS, HOST, NO_LIMITS, SCAN, TAGS, Contents, host_in, unpack
 from ..codec.fidelity import Fidelity
 from ..errors import Corrupt, FormatError, UsageError, VaetoolsError
 from ..folder.manifest import number_or_inf
@@ -19,6 +19,7 @@ from ..images.sources import FORMATS_KNOWN, MODES_KNOWN
 from ..medical.scan import Scan
 from ..storage.url import Url
 from . import EXIT_FAILED
+from .outcome import shown
 from .place import PlaceType
 
 if TYPE_CHECKING:
@@ -39,28 +40,28 @@ def info(files: tuple[Path | Url, ...], preview: bool | None, as_json: bool) -> 
     if as_json and preview:
         raise UsageError("--json and --preview exclude each other: there is no picture in JSON")
     console = _console(asked=bool(preview)) if preview is not False and not as_json else None
-    shown: list[dict[str, object]] = []
+    described: list[dict[str, object]] = []
     failed = False
     for path in files:
         try:
             data = path.read_bytes() if isinstance(path, Path) else path.blob().read_bytes()
-            contents = unpack(data)
+            contents = unpack(data, NO_LIMITS)
         except (FormatError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            click.echo(f"Error: {path}: {reason}", err=True)
+            click.echo(f"Error: {shown(path)}: {reason}", err=True)
             failed = True
             continue
         fields = describe(path, len(data), contents)
-        shown.append(fields)
+        described.append(fields)
         if as_json:
             continue
-        click.echo("\n".join(f"{name.replace('_', ' '):<15} {_worded(value)}" for name, value in fields.items()))
+        click.echo("\n".join(f"{name.replace('_', ' '):<15} {shown(_worded(value))}" for name, value in fields.items()))
         if console is not None and (reason := _print_picture(console, data, contents, decode=bool(preview))):
             click.echo(f"no picture of {path}: {reason}", err=True)
             failed |= bool(preview)
         click.echo()
     if as_json:
-        click.echo(json.dumps(shown))
+        click.echo(json.dumps(described))
     if failed:
         sys.exit(EXIT_FAILED)
 

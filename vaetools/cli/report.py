@@ -33,7 +33,7 @@ ENDINGS = (".html", ".htm")
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Larger images fail."
+    "--max-megapixels", type=click.FloatRange(0, 1e6, min_open=True), default=100.0, show_default=True, help="Larger images fail."
 )
 @click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")

@@ -180,6 +180,8 @@ def train(
             network |= {"name": DENOISER, "noise": (most, least), "quality_lambdas": DENOISING_LAMBDAS}
         network["quality_lambdas"] = quality_range or network.get("quality_lambdas")
         config = replace(config, **{name: value for name, value in network.items() if value is not None})
+        if config.bit_depth == 16 and config.image_channels != 1:
+            raise UsageError("--channels 3: images of 16 bits are read as gray; take a preset of 8 bits for colours")
         like = preset_name or _like(config)
         options.setdefault("smallest_scale", SMALLEST_SCALE.get(like, 1.0))
         settings = TrainingSettings(crops=CROPS[like], mirrored=like in MIRRORED, **options)

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch", "batch_size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch, at most.")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True, help="Refuse larger images."
+    "--max-megapixels",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Refuse larger images.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on stdout.")
 def verify(

@@ -29,7 +29,7 @@ from .batches import batches_of, shape_limit
 from .boxes import alpha_region, is_measured, levels_in, metadata_in, pixels_in, source_names
 from .coded import Coded
 from .comparison import compare
-from .container import ERRORS, SCAN, Contents, Limits, unpack, with_box
+from .container import ERRORS, NO_LIMITS, SCAN, Contents, Limits, unpack, with_box
 from .decoder import DAMAGED, Decoder, Decoding
 from .encoder import Encoder, psnr
 from .fidelity import Fidelity
@@ -45,7 +45,6 @@ E = TypeVar("E", bound=VaetoolsError)
 BATCH_PIXELS = {"cpu": MAX_TILE_PIXELS // 4}
 BATCH_PIXELS_ELSEWHERE = 8 * MAX_TILE_PIXELS
 BATCH_SIZE, TILE_SIZE = 64, 1024
-NO_LIMITS = Limits(max_pixels=1 << 40)
 
 
 @dataclass(frozen=True)
@@ -331,7 +330,11 @@ class Codec:
         True of what this machine decodes, whatever else it decodes with it and by however many threads, if the picture is
         one of `is_measured`; another machine's network may round a level otherwise.
         """
-        return compare(self.decode([data])[0].picture, picture)
+        restored = self.decode([data])[0]
+        fidelity = compare(restored.picture, picture)
+        if restored.lossless and fidelity.max_error:
+            raise Desync("it holds pixels as they were, and they are not those of the image")
+        return fidelity
 
     def _codec_for(self, model_hash: bytes) -> Codec:
         if model_hash == self.model.hash:

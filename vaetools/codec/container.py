@@ -53,6 +53,9 @@ class Limits:
         return f"{width} x {height} pixels is above the limits ({self.max_pixels:,} pixels, {self.max_side:,} a side)"
 
 
+NO_LIMITS = Limits(max_pixels=1 << 64, max_side=1 << 32)  # where nothing is decoded, or someone else limits it
+
+
 @dataclass(frozen=True)
 class Header:
     """`width`, `height` and tile sides in pixels; `channels` of colour, 1 or 3; `quality` 0..100.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..errors import UsageError
 from ..images.folder import SCAN_SUFFIXES
+from .listing import stem_of
 
 # All paths are relative to the data set's folder, with `/` between their parts.
 
@@ -40,7 +41,7 @@ class Item:
     def copy_path(self, copy: int) -> str:
         """Of copy 1, 2, ...: beside the image; a PNG, or DICOM or NIfTI as the image is."""
         own = [suffix for suffix in SCAN_SUFFIXES if self.path.lower().endswith(suffix)]
-        name = f"{self.stem.removesuffix('.nii')}__v{copy}{own[0]}" if own else f"{self.copy_stem(copy)}.png"
+        name = f"{self.copy_stem(copy)}{own[0]}" if own else f"{self.copy_stem(copy)}.png"
         return self.path[: self.path.rfind("/") + 1] + name
 
     def companion_path(self, companion: Companion, copy: int) -> str:
@@ -118,18 +119,13 @@ class Dataset:
 def with_stems(items: Iterable[Item]) -> tuple[Item, ...]:
     """Sorted, each with the stem of its copies: that of its name, or all of its name where another image has the same stem."""
     items = sorted(items, key=lambda item: item.path)
-    stems = Counter(_stem_path(item.path) for item in items)
-    return tuple(_with_stem(item, alone=stems[_stem_path(item.path)] == 1) for item in items)
-
-
-def _stem_path(path: str) -> str:
-    name = PurePosixPath(path)
-    return str(name.parent / name.stem)
+    stems = Counter(stem_of(item.path) for item in items)
+    return tuple(_with_stem(item, alone=stems[stem_of(item.path)] == 1) for item in items)
 
 
 def _with_stem(item: Item, *, alone: bool) -> Item:
-    name = PurePosixPath(item.path)
-    stem = name.stem if alone else name.name
+    name = PurePosixPath(item.path).name
+    stem = stem_of(name) if alone else name
     return Item(item.path, item.split, item.train, item.label, item.companions, stem)
 
 

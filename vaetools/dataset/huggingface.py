@@ -29,6 +29,7 @@ NAMES = ("metadata.jsonl", "metadata.csv")
 PARQUET = "metadata.parquet"
 FILE_NAME, LABEL, SPLIT = "file_name", "label", "split"
 OTHER_FILE = "_file_name"  # what the names of fields end with that name further files of a line
+OTHER_FILES = "_file_names"  # several of a kind, which have none made for copies
 BOXES = ("objects", "box", "boxes", "bbox", "bboxes")
 SHAPES = ("mask", "masks", "segmentation", "polygon", "polygons", "points", "keypoints", "landmarks")
 OF_PLACES = frozenset((*BOXES, *SHAPES))  # fields that say where something is
@@ -221,7 +222,12 @@ def read(listing: Listing) -> Dataset:
         notes.append(f"{len(unnamed)} images are in no {' or '.join(NAMES)} and are not augmented, such as {unnamed[0]}")
     taken = {*companions, *(one.path for one in annotations)}
     others = tuple(path for path in (*unnamed, *listing.others) if path not in taken)
-    marks = "boxes" if any(_has_places(row) for rows in files.values() for row in rows) else "masks" if companions else ""
+    if in_lists := sorted({key for rows in files.values() for row in rows for key in row if key.endswith(OTHER_FILES)}):
+        notes.append(
+            f"files that {' and '.join(in_lists)} name get no copies: copies of the images name those of their originals"
+        )
+    placed = any(_has_places(row) for rows in files.values() for row in rows)
+    marks = "boxes" if placed else "masks" if companions or in_lists else ""
     return Dataset(listing.root, "huggingface", items, others, annotations, marks, tuple(notes), tuple(failed))
 
 
@@ -264,11 +270,12 @@ def _companion(path: str, image: str, key: str) -> Companion:
 
 
 def _classes(said: Mapping[str, _Said], splits: Splits) -> tuple[dict[str, str], list[str]]:
-    """The class of each image, where all have one: their label; or else their folder, as without metadata. And notes."""
-    if all(len(each.labels) == 1 for each in said.values()):
-        return {path: next(iter(each.labels)) for path, each in said.items()}, []
-    if any(each.labels for each in said.values()):
-        several = sum(len(each.labels) > 1 for each in said.values())
+    """The class of each image, where all for training have one: their label; or else their folder, as without metadata. Notes."""
+    judged = [each for path, each in said.items() if splits.is_train(folders_of(path)) and all(map(is_train, each.splits))]
+    if all(len(each.labels) == 1 for each in judged):
+        return {path: next(iter(each.labels)) for path, each in said.items() if len(each.labels) == 1}, []
+    if any(each.labels for each in judged):
+        several = sum(len(each.labels) > 1 for each in judged)
         what = f"{several} images have several labels" if several else "some images have no label"
         return {}, [f"{what}, so that there are no classes"]
     folders = {path: next(iter(splits.without(folders_of(path))), "") for path in said}

@@ -127,11 +127,12 @@ def preview_folder(
     seen = look_at(dataset, augmenter, options, outcome, None, tell, enough=enough)
     bank, _, _ = bank_for(dataset, augmenter, options, seen, tell)
     labels = dataset.labels
-    pictures = []
+    pictures, digests = [], []
     for item in spread([item for item in dataset.train if item.path in seen], PREVIEWED):
         image = read_content(dataset.place(item.path), options.max_pixels, expected=seen[item.path].digest).seen
         pictures.append((item.path, image, None if item.label is None else labels[item.label]))
-    return write_preview(with_bank(augmenter, bank, options.gate), pictures, target, seed=options.seed)
+        digests.append(seen[item.path].digest)  # of the pixels as stored, which copies are drawn by
+    return write_preview(with_bank(augmenter, bank, options.gate), pictures, target, seed=options.seed, digests=digests)
 
 
 def foresee(

@@ -10,13 +10,14 @@ plain         a.png                                   images, and nothing about 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
 from . import coco, huggingface, masks, yolo
 from .dataset import Dataset, Item, with_stems
 from .listing import Listing, folders_of
+from .lists import ImageList, Listed, image_lists, said_of_splits, with_lists
 from .mistaken import refuse_masks
 from .pairs import IMAGE_FOLDERS
 from .splits import Splits
@@ -33,6 +34,12 @@ def open_dataset(root: Path, layout: str = "auto", *, leave_out: Path | None = N
     if layout == "auto":
         layout = detect(listing)
     dataset = _READERS[layout](listing)
+    if not dataset.train and dataset.items:
+        splits = ", ".join(sorted({item.split for item in dataset.items if item.split}))
+        raise UsageError(
+            f"{root}: as {layout}, all of its {len(dataset.items)} images are held out, by their folders or by lists of images "
+            f"({splits or 'in none of which they are'}), and held-out images are not augmented"
+        )
     if not dataset.train:
         raise UsageError(f"{root}: as {layout}, it has no image to augment")
     return dataset
@@ -63,31 +70,49 @@ def _class_of(path: str, splits: Splits) -> str:
     return next(iter(splits.without(folders_of(path))), "")
 
 
-def _item(path: str, splits: Splits, label: str | None) -> Item:
+def _item(path: str, splits: Splits, listed: Listed, label: str | None) -> Item:
     folders = folders_of(path)
-    return Item(path, splits.split_of(folders), splits.is_train(folders), label)
+    return Item(path, *with_lists(path, splits.split_of(folders), splits.is_train(folders), listed), label)
 
 
 def _imagefolder(listing: Listing) -> Dataset:
-    splits = _splits_of(listing)
-    items = [_item(path, splits, _class_of(path, splits)) for path in listing.images if _class_of(path, splits)]
+    splits, lists = _splits_of(listing), image_lists(listing)
+    listed = said_of_splits(lists)
+    items = [_item(path, splits, listed, _class_of(path, splits)) for path in listing.images if _class_of(path, splits)]
     if not items:
         raise UsageError(f"{listing.root}: no image lies in a folder of its class (such as {listing.root / 'cat' / 'a.png'})")
     beside = [path for path in listing.images if not _class_of(path, splits)]
     notes = [*listing.notes, *_about_sidecars(listing), *_about_empty(listing, splits.level)]
     if beside:
         notes.append(f"{len(beside)} images lie in no class folder and are not augmented, such as {beside[0]}")
-    return Dataset(listing.root, "imagefolder", with_stems(items), (*beside, *listing.others), notes=tuple(notes))
+    return _with_lists("imagefolder", listing, with_stems(items), beside, lists, notes)
 
 
 def _plain(listing: Listing) -> Dataset:
-    splits = _splits_of(listing)
-    items = with_stems(_item(path, splits, None) for path in listing.images)
+    splits, lists = _splits_of(listing), image_lists(listing)
+    listed = said_of_splits(lists)
+    items = with_stems(_item(path, splits, listed, None) for path in listing.images)
     notes = [*listing.notes, *_about_sidecars(listing)]
     in_folders = [bool(_class_of(path, splits)) for path in listing.images]
     if any(in_folders) and not all(in_folders):
         notes.append("images lie both in folders and beside them, so folders are not taken for classes")
-    return Dataset(listing.root, "plain", items, tuple(listing.others), notes=tuple(notes))
+    return _with_lists("plain", listing, items, (), lists, notes)
+
+
+def _with_lists(
+    layout: str,
+    listing: Listing,
+    items: tuple[Item, ...],
+    beside: Sequence[str],
+    lists: Sequence[ImageList],
+    notes: Sequence[str],
+) -> Dataset:
+    """beside: images that are no items. Lists of train images get the copies' names."""
+    extended = tuple(each for each in lists if each.is_extended)
+    taken = {each.path for each in extended}
+    others = (*beside, *(path for path in listing.others if path not in taken))
+    told = (*notes, *(each.note for each in lists if each.note))
+    return Dataset(listing.root, layout, items, others, extended, notes=told)
 
 
 def _about_sidecars(listing: Listing) -> list[str]:

@@ -13,6 +13,8 @@ from typing import Any
 from ..errors import UsageError
 from ..images.folder import SUFFIXES, has_suffix
 
+NIFTI = ".nii.gz"
+
 
 @dataclass
 class Listing:
@@ -85,7 +87,7 @@ class Listing:
         """The images of each name without its suffix."""
         found: dict[str, list[str]] = defaultdict(list)
         for path in self.images:
-            found[os.path.splitext(path.rpartition("/")[2])[0]].append(path)
+            found[stem_of(path.rpartition("/")[2])].append(path)
         return found
 
     @cached_property
@@ -94,8 +96,13 @@ class Listing:
 
     def sidecars(self) -> list[str]:
         """Files beside an image, named as it is but for the suffix: a.txt beside a.png."""
-        stems = {os.path.splitext(path)[0] for path in self.images}
-        return [path for path in self.others if os.path.splitext(path)[0] in stems]
+        stems = {stem_of(path) for path in self.images}
+        return [path for path in self.others if stem_of(path) in stems]
+
+
+def stem_of(path: str) -> str:
+    """A path or name without its suffix, of which `.nii.gz` is one."""
+    return path[: -len(NIFTI)] if path.lower().endswith(NIFTI) else os.path.splitext(path)[0]
 
 
 def folders_of(path: str) -> tuple[str, ...]:

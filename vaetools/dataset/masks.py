@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 
 from ..errors import UsageError
 from .dataset import Annotations, Companion, Dataset, Item, with_stems
-from .listing import Listing
+from .listing import Listing, stem_of
 from .lists import image_lists, said_of_splits, with_lists
 from .pairs import beyond_images, parallel_folders
 from .splits import Splits
@@ -38,7 +37,9 @@ def pairs(listing: Listing) -> dict[str, tuple[Companion, ...]]:
 
 def _companion(folder: str, mask: str, image: str) -> Companion:
     """Where a mask's name holds all of its image's, a.jpg.png, that of a copy does so too: a__v1.png.png."""
-    stem, suffix = os.path.splitext(image.rpartition("/")[2])
+    name = image.rpartition("/")[2]
+    stem = stem_of(name)
+    suffix = name[len(stem) :]
     after = mask[len(stem) :]
     if after.startswith(suffix) and after != suffix:
         after = ".png" + after[len(suffix) :]
@@ -49,7 +50,7 @@ def matched(images: list[str], masks: list[str]) -> dict[str, list[str]]:
     """Of the images that a mask's name starts with, it belongs to those of the longest: x_2_mask to x_2, and not to x."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in images:
-        by_stem[os.path.splitext(path.rpartition("/")[2])[0]].append(path)
+        by_stem[stem_of(path.rpartition("/")[2])].append(path)
     matched: dict[str, list[str]] = defaultdict(list)
     for mask in masks:
         ends = [end for end in range(len(mask), 0, -1) if end == len(mask) or mask[end] in SEPARATORS]
@@ -78,6 +79,10 @@ def read(listing: Listing) -> Dataset:
         else:
             failed.append((path, "it has no mask, and is not augmented"))
     taken = {item.path for item in items} | {mask.path for each in masks.values() for mask in each}
+    notes = [*listing.notes, *(each.note for each in lists if each.note)]
+    reported = taken.union(path for path, _ in failed)
+    if left := [path for path in listing.images if path not in reported]:
+        notes.append(f"{len(left)} images are neither of the data set nor its masks, and not augmented, such as {left[0]}")
     extended = [each for each in lists if each.is_extended]
     taken |= {each.path for each in extended}
     others = [path for path in (*listing.images, *listing.others) if path not in taken]
@@ -89,6 +94,6 @@ def read(listing: Listing) -> Dataset:
         tuple(others),
         annotations,
         marks="masks",
-        notes=(*listing.notes, *(each.note for each in lists if each.note)),
+        notes=tuple(notes),
         failed=tuple(failed),
     )

@@ -76,7 +76,13 @@ class _Sheet:
 
 
 def write_preview(
-    augmenter: Augmenter, pictures: Sequence[Labelled], target: Path, *, seed: int, strengths: Sequence[float] = STRENGTHS
+    augmenter: Augmenter,
+    pictures: Sequence[Labelled],
+    target: Path,
+    *,
+    seed: int,
+    strengths: Sequence[float] = STRENGTHS,
+    digests: Sequence[int] | None = None,
 ) -> list[Path]:
     """Write PREVIEW.png and PREVIEW.html to the folder `target`, which is made if it is missing. Returns their paths.
 
@@ -86,7 +92,7 @@ def write_preview(
 
     Raises UsageError if a picture or a strength cannot be used, or if the files cannot be written: those there were stay.
     """
-    sheet = _sheet(augmenter, pictures, seed, strengths)
+    sheet = _sheet(augmenter, pictures, seed, strengths, digests)
     contents = png_bytes(np.asarray(_drawn(sheet))), _page(sheet).encode()
     paths = [target / f"{PREVIEW}.png", target / f"{PREVIEW}.html"]
     try:
@@ -101,7 +107,9 @@ def write_preview(
 # What is on the sheet.
 
 
-def _sheet(augmenter: Augmenter, pictures: Sequence[Labelled], seed: int, strengths: Sequence[float]) -> _Sheet:
+def _sheet(
+    augmenter: Augmenter, pictures: Sequence[Labelled], seed: int, strengths: Sequence[float], digests: Sequence[int] | None
+) -> _Sheet:
     if not pictures or not strengths:
         raise UsageError("a preview needs at least one picture and one strength")
     levels = [Strength.constant(strength) for strength in strengths]
@@ -113,7 +121,7 @@ def _sheet(augmenter: Augmenter, pictures: Sequence[Labelled], seed: int, streng
     images = [image for _, image, _ in pictures]
     known = [label for _, _, label in pictures]
     labels = None if all(label is None for label in known) else [-1 if label is None else label for label in known]
-    items = digest(images)
+    items = digest(images) if digests is None else digests
 
     def alike(chains: Iterable[Sequence[Operator]], strength: Strength, **options: Any) -> Augmenter:
         """With counts of its own."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..codec.container import Limits
 from ..dataset.content import Content
-from ..errors import VaetoolsError
+from ..errors import ImageError, VaetoolsError
 from ..folder.ledger import JobProgress, Outcome, Product, Task
 from ..folder.names import format_of_name, restored_name
 from ..folder.plan import Selection, check_places, list_tasks
@@ -58,7 +58,12 @@ def denoise_folder(
     lanes = Lanes.of(denoiser.device)
 
     def read(task: Task) -> Picture:
-        return read_picture(task.source, max_pixels=limits.max_pixels)
+        picture = read_picture(task.source, max_pixels=limits.max_pixels)
+        if picture.exact:
+            raise ImageError(
+                f"{task.source}: its few values look like labels, which denoising would mix: keep it out of the folder"
+            )
+        return picture
 
     def work(tasks: Sequence[Task], pictures: Sequence[Picture]) -> list[_Clean | VaetoolsError]:
         lanes.enter(alone=False)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from PIL import Image
 
-from ..codec.container import EXIF, HEADER_ROOM, ICC, PIXELS, PREVIEW, Front, read_front, read_header
+from ..codec.container import EXIF, HEADER_ROOM, ICC, NO_LIMITS, PIXELS, PREVIEW, Front, read_front, read_header
 from ..errors import Corrupt, FormatError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def front_of(path: Path) -> Front:
     """All of a file but its payloads, which are not read. Raises OSError, FormatError."""
     with path.open("rb") as file:
         head = file.read(HEADER_ROOM)
-        return read_front(head + _read(file, read_header(head)[0].payload_start - len(head)))
+        return read_front(head + _read(file, read_header(head, NO_LIMITS)[0].payload_start - len(head)), NO_LIMITS)
 
 
 def _read(file: IO[bytes], length: int) -> bytes:

@@ -126,9 +126,9 @@ class Machine:
 class Evaluation:
     """Everything that `evaluate` measured, of one folder on one machine.
 
-    rows: one for each image, codec and setting. left_out: images that not every codec could hold, with reasons. averages: one
-    for each codec and setting. speeds: one for each codec. comparisons: BD-rates against the others. anchors: curves that others
-    have published, if there were any.
+    rows: one for each image, codec and setting. left_out: images that not every codec could hold, or that have no part in the
+    averages, with reasons. averages: one for each codec and setting. speeds: one for each codec. comparisons: BD-rates against
+    the others. anchors: curves that others have published, if there were any.
     """
 
     folder: str
@@ -165,7 +165,8 @@ def evaluate(
     """Measure `codec` at each of `qualities`, and every peer at each of its settings, on the images below `folder`.
 
     Gray images are measured as RGB, by every codec. An image that cannot be read, or that one of the codecs cannot hold,
-    is left out for all of them. `qualities` is None for a codec of one rate, whose setting is called 0. `progress` is called
+    is left out for all of them; one that comes back identical, so that it has no PSNR, from a setting where others do not is left
+    out of the averages. `qualities` is None for a codec of one rate, whose setting is called 0. `progress` is called
     with the images done, their total and the last one's name.
     Raises UsageError if no image is left; a file that does not decode is an error of its codec and ends the run.
     """
@@ -190,7 +191,10 @@ def evaluate(
         raise UsageError(
             f"{folder}: none of its {len(paths)} images can be measured; the first, {left_out[0].image}: {left_out[0].reason}"
         )
-    averages = tuple(average(rows, one.name, setting) for one in codecs for setting in one.settings)
+    identical = identical_sometimes(rows)
+    left_out += identical
+    compared = [row for row in rows if row.image not in {left.image for left in identical}]
+    averages = tuple(average(compared, one.name, setting) for one in codecs for setting in one.settings)
     own, *others = (curve_of(one.name, averages) for one in codecs)
     comparisons = [Comparison(other.name, False, bd_rate(own, other)) for other in others]
     comparisons += [Comparison(other.name, True, bd_rate(own, other)) for other in (anchors.curves if anchors else ())]
@@ -223,6 +227,21 @@ def measure_image(codec: Peer, name: str, rgb: np.ndarray) -> list[Row]:
         quality = psnr(rgb, decoded), ms_ssim(rgb, decoded)
         rows.append(Row(name, codec.name, setting, width, height, len(data), *quality, encoded - start, finish - encoded))
     return rows
+
+
+def identical_sometimes(rows: Sequence[Row]) -> list[LeftOut]:
+    """The images whose PSNR is infinite where that of others is not: with them, no mean would be left."""
+    finite = {(row.codec, row.setting) for row in rows if math.isfinite(row.psnr_db)}
+    found: dict[str, Row] = {}
+    for row in rows:
+        if math.isinf(row.psnr_db) and (row.codec, row.setting) in finite:
+            found.setdefault(row.image, row)
+    return [
+        LeftOut(
+            name, f"{row.codec} gives it back as it was at setting {row.setting:g}: it has no PSNR, and no part in the averages"
+        )
+        for name, row in found.items()
+    ]
 
 
 def average(rows: Sequence[Row], codec: str, setting: float) -> Average:

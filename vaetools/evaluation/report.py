@@ -120,7 +120,7 @@ def to_json(evaluation: Evaluation, command: str) -> dict[str, Any]:
 
     A psnr_db of null is an image that came back identical, an ms_ssim of null one that is too small for it.
     """
-    return _finite(
+    return finite(
         {
             "schema": SCHEMA,
             "command": command,
@@ -148,12 +148,12 @@ def to_json(evaluation: Evaluation, command: str) -> dict[str, Any]:
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no nan and no infinity."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

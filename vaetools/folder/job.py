@@ -20,7 +20,7 @@ from ..errors import UsageError, VaetoolsError
 from ..files import read_from_disk, write_new
 from ..images.folder import SUFFIXES
 from ..images.picture import Picture
-from ..images.read import probe, read_picture
+from ..images.read import read_picture
 from ..images.write import save_picture
 from ..medical.windowing import scan_of, windowed
 from ..storage.place import Source, parse_folder, parse_source
@@ -28,6 +28,7 @@ from .ledger import Errors, JobProgress, Outcome, Product, Task
 from .names import DEFAULT, ORIGINAL, SCANS, SUFFIX, compressed_name, format_of_name
 from .names import restored_name as restored_name
 from .plan import (
+    MODEL,
     Selection,
     check_places,
     list_tasks,
@@ -376,7 +377,7 @@ def compress_settings(
     """All that a compressed file depends on beside its image; without a model, the beginning of that."""
     words = f"vtc {VERSION[0]}.{VERSION[1]}, {rate.kind} {rate.value!r}, tiles of {tile_size}{', preview' * preview}"
     words += ", errors" * errors + ", tags" * keep_tags + f", effort {effort}" * bool(effort)
-    return f"{words}, model {model}"
+    return f"{words}, {MODEL}{model}"
 
 
 def decompress_settings(format: str, *, window: bool = False) -> str:
@@ -384,8 +385,7 @@ def decompress_settings(format: str, *, window: bool = False) -> str:
 
 
 def opened_size(task: Task) -> tuple[int, int]:
-    found = probe(task.source)
-    return found.height, found.width
+    return size_of_image(task.source)
 
 
 def compressed_size(task: Task, limits: Limits) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from .target import make_target as make_target
 
 ON_EXISTS = ("skip", "overwrite", "error")
 LOOK_CHUNK, LOOK_AHEAD = 16, 16  # files a call, and calls at once, for sizes that the manifest does not tell
+MODEL = "model "  # with which the settings of a job end that does not know its model
 DISTANT_AHEAD = 32  # files, one a call, where most of the time of a call is the way to a store and back
 Key = TypeVar("Key", bound=Hashable)
 T = TypeVar("T")
@@ -209,12 +210,14 @@ def _decide(
     if there is None:
         return False
     made_so = entry is not None and _is_of_source(entry, task) and there.size == entry.output_bytes
-    made_so = made_so and not failed and entry is not None and entry.settings.startswith(settings)
+    made_so = made_so and not failed and entry is not None and has_settings(entry, settings)
     if there.is_folder:
         _refuse(task, f"{task.destination} is a folder, where the result would go", fail)
     elif selection.on_exists == "overwrite":
         return made_so
-    elif failed and entry is not None and there.size == entry.output_bytes:  # restored in part, by allow_partial
+    elif (
+        failed and entry is not None and _is_of_source(entry, task) and there.size == entry.output_bytes
+    ):  # restored in part, by allow_partial
         if not selection.retry_failed:
             reason = outcome.fail(task.source, f"restored in part only: {entry.error}")  # the manifest knows already
             task.todo, task.state = False, f"fails: {reason}"
@@ -224,6 +227,11 @@ def _decide(
             outcome.stale += 1
             task.stale, task.state = True, "there already, but out of date"
     return False
+
+
+def has_settings(entry: Entry, settings: str) -> bool:
+    """Whether a result was made with these; they end with MODEL where it is not known."""
+    return entry.settings.startswith(settings) if settings.endswith(MODEL) else entry.settings == settings
 
 
 def _is_of_source(entry: Entry, task: Task) -> bool:

@@ -15,6 +15,7 @@ from ..storage.blob import Blob, Readable
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 JPEG_START = b"\xff\xd8\xff"
 FRAME_MARKERS = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+NO_LIMIT = 1 << 40  # pixels: whoever asks for a size has a limit
 SEGMENTS = 100  # of a JPEG that are looked at
 
 
@@ -33,9 +34,9 @@ def size_of_image(source: Readable) -> tuple[int, int]:
         if found and all(found):
             return found
         if isinstance(source, Blob) and not scan_module(source):  # what was fetched of it is not fetched again
-            opened = probe(file)
+            opened = probe(file, max_pixels=NO_LIMIT)
             return opened.height, opened.width
-    opened = probe(source)
+    opened = probe(source, max_pixels=NO_LIMIT)
     return opened.height, opened.width
 
 

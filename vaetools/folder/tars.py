@@ -29,7 +29,7 @@ from .job import Forecast
 from .ledger import JobProgress, Outcome, Silent, Task, cannot_go_on
 from .manifest import DONE, FAILED, Entry, Manifest
 from .packing import Content, crc32_of_file, write_tar
-from .plan import Selection, check_places, make_target, refuse_any, with_sizes
+from .plan import Selection, check_places, has_settings, make_target, refuse_any, with_sizes
 from .run import Job
 from .shard import Shard
 from .spec import Spec
@@ -134,7 +134,7 @@ def _look(group: Group, target: Path, spec: Spec, settings: str, manifest: Manif
     if stat.S_ISDIR(there.st_mode):
         return False, f"fails: {outcome.fail(place, 'is a folder, where the result would go')}"
     made_so = entry is not None and (entry.size, entry.mtime_ns) == (group.size, group.mtime_ns)
-    made_so = made_so and entry is not None and there.st_size == entry.output_bytes and entry.settings.startswith(settings)
+    made_so = made_so and entry is not None and there.st_size == entry.output_bytes and has_settings(entry, settings)
     if selection.on_exists == "overwrite":
         whole = made_so and not failed and entry is not None and crc32_of_file(place) == entry.crc32
         return not whole, f"{THERE}, from the same source with the same settings" if whole else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # a quick check does without torch
     from ..codec.codec import Codec
 
 BATCH_SIZE = 64
+PSNR_TOLERANCE = 0.5  # dB, more than decoding on another machine makes of the same file
 
 
 @dataclass
@@ -87,7 +89,7 @@ def verify_folder(
         raise UsageError(f"{folder}: holds tars, whose members are not compared with originals: verify them without --against")
     with target_of(folder) as target:
         manifest = target.read_manifest()
-        result = Verification(manifest=manifest.path.exists())
+        result = Verification(manifest=manifest.path.exists() or len(manifest) > 0)
     entries = {entry.output: entry for entry in manifest if entry.output.endswith(SUFFIX)}
     tasks = _tasks(folder, required=not entries, result=result)
     there = {task.path for task in tasks}
@@ -115,9 +117,11 @@ def _originals(against: Folder, folder: Folder, result: Verification) -> dict[st
     if isinstance(against, Path):
         listing = walk(against, leave_out=folder if isinstance(folder, Path) else None)
         result.others = listing.others
+        result.bad += [(f"{path}", f"originals that cannot be listed: {reason}") for path, reason in listing.unreadable]
         return {compressed_name(path.relative_to(against).as_posix()): path for path in listing.images}
     contents = against.list(SUFFIXES, leave_out=(folder.below(against) or "") if isinstance(folder, Url) else "")
     result.others = contents.others
+    result.bad += [(name, f"an original that is not looked at: {reason}") for name, reason in contents.refused]
     return {compressed_name(path): blob for path, blob in contents.files}
 
 
@@ -209,7 +213,7 @@ class _Check:
                 codec.decode(alone, batch_size)
             found = [_psnr(codec, data, original) for data, original in contents]
             return [
-                value if isinstance(value, VaetoolsError) else self.changed_since(task) or value
+                value if isinstance(value, VaetoolsError) else self.changed_since(task, value) or value
                 for task, value in zip(tasks, found, strict=True)
             ]
 
@@ -229,12 +233,18 @@ class _Check:
         picture = None if original is None else read_picture(original, max_pixels=self.limits.max_pixels)
         return task.source.read_bytes(), picture
 
-    def changed_since(self, task: Task) -> Corrupt | None:
-        """Of the original, by the size that the manifest has of it: two photographs may be alike enough for the rest."""
+    def changed_since(self, task: Task, psnr: float | None) -> Corrupt | None:
+        """Of the original, by what the manifest has of it, its size and its PSNR: two photographs may be alike enough for the
+        rest."""
         original, entry = self.originals.get(task.path), self.entries.get(task.path)
-        if original is None or entry is None or entry.status == FAILED or original.stat().st_size == entry.size:
+        if original is None or entry is None or entry.status == FAILED:
             return None
-        return Corrupt(f"its original has changed since: {original.stat().st_size:,} bytes, and {entry.size:,} before")
+        if (size := original.stat().st_size) != entry.size:
+            return Corrupt(f"its original has changed since: {size:,} bytes, and {entry.size:,} before")
+        before = entry.psnr
+        if psnr is not None and before is not None and not math.isclose(psnr, before, rel_tol=0, abs_tol=PSNR_TOLERANCE):
+            return Corrupt(f"its original has changed since: {psnr:.2f} dB from what the file holds, and {before:.2f} before")
+        return None
 
     def fail(self, task: Task, error: BaseException | str) -> None:
         with self._lock:

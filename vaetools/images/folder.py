@@ -67,6 +67,9 @@ def walk(
                 listing.images.append(path)
             elif not name.startswith(OWN_PREFIX):
                 listing.others += 1
+    if not listing.images and listing.unreadable:
+        place, reason = listing.unreadable[0]
+        raise UsageError(f"{root}: no image can be listed in it or below it; {place}: {reason}")
     if not listing.images:
         kinds = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         raise UsageError(f"{root}: no image in it or below it (looked for {kinds})")

@@ -94,6 +94,18 @@ def stretched(gray: np.ndarray) -> np.ndarray:
     return out
 
 
+def stretched_to_16_bits(values: np.ndarray) -> np.ndarray:
+    """(H, W) floats or integers of 32 bits -> uint16 over the whole range of the type. Those that are no numbers become 0."""
+    finite = np.isfinite(values)
+    low, high = (float(end(values, where=finite, initial=start)) for end, start in ((np.min, np.inf), (np.max, -np.inf)))
+    out = np.zeros(values.shape, np.uint16)
+    if low < high:
+        for top, bottom in bands(*values.shape):
+            share = (values[top:bottom].astype(np.float64) - low) / (high - low)
+            out[top:bottom] = np.where(finite[top:bottom], np.round(0xFFFF * share), 0)
+    return out
+
+
 def _transparent_colour(image: Image.Image, scale: int = 1) -> np.ndarray | None:
     """(1,) or (3,) integers: the colour that a file without an alpha channel declares to be transparent."""
     if image.mode not in ("1", "L", "RGB") and not image.mode.startswith("I;16"):

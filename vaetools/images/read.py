@@ -15,7 +15,7 @@ from ..storage.blob import Blob
 from . import deep
 from .exif import ORIENTATION
 from .metadata import metadata_of, metadata_of_tiff
-from .modes import pixels_of, stretched
+from .modes import pixels_of, stretched, stretched_to_16_bits
 from .opening import (
     MAX_PIXELS,
     Opened,
@@ -64,7 +64,9 @@ def probe(source: Source, *, max_pixels: int = MAX_PIXELS) -> Probe:
             return Probe(*scan.size_of(opened))
         try:
             with opening(opened, max_pixels) as image:
-                orientation = image.getexif().get(ORIENTATION, 1)
+                # Pillow decodes all of a PNG to look for EXIF data behind its pixels.
+                has_exif = image.format != "PNG" or "exif" in image.info
+                orientation = image.getexif().get(ORIENTATION, 1) if has_exif else 1
                 if image.format == "TIFF" or orientation not in range(1, 9):  # Pillow tells the upright size of TIFF files
                     orientation = 1
                 return Probe(image.height, image.width, orientation)
@@ -249,9 +251,11 @@ def read_for_training(
 
 
 def _as_gray16(image: Image.Image) -> np.ndarray:
-    """(H, W) uint16; 8-bit values are stretched so that 255 becomes 65535."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return stretched(np.asarray(image).clip(0, 65535).astype(np.uint16))
+    """(H, W) uint16; 8-bit values are stretched so that 255 becomes 65535, all others from their lowest to their highest."""
+    if image.mode == "F" or image.mode == "I":
+        return stretched_to_16_bits(np.asarray(image))
+    if image.mode.startswith("I"):
+        return stretched(np.asarray(image).astype(np.uint16))
     image.info.pop("transparency", None)
     return np.asarray(image.convert("L")).astype(np.uint16) * 257
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +95,7 @@ def save_picture(path: Path, picture: Picture, format: str, *, ratio: float | No
         raise ImageError(refusal)
     try:
         return _WRITERS[format](path, picture)
-    except (ValueError, SyntaxError, RuntimeError, TypeError) as error:
+    except (ValueError, SyntaxError, RuntimeError, TypeError, struct.error) as error:
         raise ImageError(f"the picture cannot be written as {format} ({error}); png holds every picture") from None
     except OSError as error:
         if error.errno is not None:
@@ -174,7 +176,9 @@ def _write_jpeg(path: Path, picture: Picture) -> tuple[str, ...]:
     metadata = picture.metadata
     exif = EXIF_PREFIX + metadata.exif if metadata.exif else b""
     image = _image(picture.pixels)
-    image.save(path, "JPEG", quality=QUALITY, subsampling="4:4:4", icc_profile=metadata.icc, exif=exif, xmp=metadata.xmp)
+    file = io.BytesIO()  # into a file, Pillow would not tell that the disk is full
+    image.save(file, "JPEG", quality=QUALITY, subsampling="4:4:4", icc_profile=metadata.icc, exif=exif, xmp=metadata.xmp)
+    path.write_bytes(file.getbuffer())
     return ()
 
 
@@ -213,7 +217,9 @@ def _write_tiff(path: Path, picture: Picture) -> tuple[str, ...]:
 
 
 def _write_bmp(path: Path, picture: Picture) -> tuple[str, ...]:
-    _image(_upright(picture)).save(path, "BMP")
+    file = io.BytesIO()  # as for JPEG
+    _image(_upright(picture)).save(file, "BMP")
+    path.write_bytes(file.getbuffer())
     return _left_out(picture, "bmp")
 
 

@@ -125,6 +125,11 @@ def read(path: str | os.PathLike[str], *, max_pixels: int, keep_tags: bool = Fal
     notes = [f"its {name} is not kept" for keyword, name in LOOKUPS.items() if data.get(keyword)]
     kept = _kept(data, notes)
     centre, window = (_first(data.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
+    function = data.get("VOILUTFunction")
+    if function == "LINEAR_EXACT":  # PS3.3, C.11.2.1.3.2, as the linear function would have it
+        centre, window = centre + 0.5, window + 1
+    elif function == "SIGMOID":
+        notes.append("its window is a sigmoid, and shown as a straight line")
     slope, intercept = _first(data.get("RescaleSlope"), 1.0), _first(data.get("RescaleIntercept"), 0.0)
     scan = Scan(
         DICOM,

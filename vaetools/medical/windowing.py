@@ -27,14 +27,19 @@ def window_levels(scan: Scan) -> tuple[float, float] | None:
     """The pixels that the window shows as black and as white; None without a usable window.
 
     For DICOM the linear function of PS3.3, C.11.2.1.2.1: real values from centre - 0.5 - (width - 1) / 2 to
-    centre - 0.5 + (width - 1) / 2. For NIfTI from centre - width / 2 to centre + width / 2.
+    centre - 0.5 + (width - 1) / 2. For NIfTI from centre - width / 2 to centre + width / 2. The two are equal for a threshold.
     """
     if math.isnan(scan.centre) or scan.slope <= 0:
         return None
     centre, half = (scan.centre - 0.5, (scan.width - 1) / 2) if scan.kind == DICOM else (scan.centre, scan.width / 2)
     ends = ((real - scan.intercept) / scan.slope for real in (centre - half, centre + half))
     low, high = ((value - scan.origin) / scan.step for value in ends)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low <= high else None
+
+
+def shares(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 for floats up to `low`, 1 from `high` on, and in a straight line between; just above `low` on if both are one."""
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else (values > low).astype(values.dtype)
 
 
 def windowed(picture: Picture) -> Picture:
@@ -51,7 +56,7 @@ def windowed(picture: Picture) -> Picture:
 
 
 def for_training(picture: Picture, channels: int, bit_depth: int) -> np.ndarray:
-    """(H, W, channels) uint8 or uint16 of a scan: the range of its values becomes that of the type, low values are dark."""
+    """(H, W, channels) uint8 or uint16 of a scan: the range of 16-bit values becomes that of the type, low values are dark."""
     gray, scan = picture.pixels[:, :, 0], scan_of(picture)
     if scan is not None and scan.inverted:
         gray = np.iinfo(gray.dtype).max - gray
@@ -67,6 +72,6 @@ def _shown(gray: np.ndarray, low: float, high: float, *, inverted: bool) -> np.n
     out = np.empty(gray.shape, np.uint8)
     for top, bottom in bands(*gray.shape):
         with np.errstate(over="ignore"):  # a window may be narrower, and farther off, than any pixel
-            share = np.clip((gray[top:bottom].astype(np.float64) - low) / (high - low), 0, 1)
+            share = shares(gray[top:bottom].astype(np.float64), low, high)
         out[top:bottom] = np.round(255 * (1 - share if inverted else share))
     return out

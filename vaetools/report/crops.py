@@ -11,7 +11,7 @@ from PIL import Image
 from ..codec.boxes import levels_of
 from ..codec.tiles import Rect
 from ..images.picture import Picture
-from ..medical.windowing import scan_of, window_levels
+from ..medical.windowing import scan_of, shares, window_levels
 
 CELL = 16  # pixels a side that are weighed together; crops start and end at multiples of it
 THUMBNAIL = 160  # pixels on the longer side of the small picture of the whole image
@@ -30,7 +30,7 @@ def shown(picture: Picture, reference: Picture) -> np.ndarray:
     window = None if scan is None else window_levels(scan)
     if picture.bit_depth == 16 or scan is not None:
         low, high = window or levels_of(reference)
-        share = np.clip((colour.astype(np.float32) - low) / (high - low), 0, 1)
+        share = shares(colour.astype(np.float32), low, high)
         colour = np.round(255 * (1 - share if scan is not None and scan.inverted else share)).astype(np.uint8)
     return colour if colour.shape[2] == 3 else np.repeat(colour, 3, axis=2)
 

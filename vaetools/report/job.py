@@ -12,15 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..codec.codec import Codec
+from ..codec.comparison import compare
 from ..codec.container import Contents, unpack
 from ..codec.fidelity import Fidelity
-from ..errors import FormatError, ImageError, UsageError, VaetoolsError, reason_of
+from ..errors import Desync, FormatError, ImageError, UsageError, VaetoolsError, reason_of
 from ..evaluation.peers import PillowPeer
 from ..evaluation.quality import psnr
 from ..folder.ledger import JobProgress, Silent
 from ..folder.manifest import FAILED, Entry
 from ..images.picture import Picture
 from ..images.read import read_picture
+from ..medical.windowing import scan_of
 from .entries import Compressed, list_compressed
 from .heatmap import BitCounter
 from .rows import Row, Totals, totals_of
@@ -211,9 +213,9 @@ class _Job:
                 return {0: error}
         return {number: self._pictures([data])[0] for number, data in enumerate(files)}
 
-    def _original(self, item: Compressed, restored: Picture | None) -> tuple[Picture | None, list[str], str]:
+    def _original(self, item: Compressed, loaded: _Loaded) -> tuple[Picture | None, list[str], str]:
         """The original, notes, and what is wrong with it."""
-        if self.originals is None or restored is None:
+        if self.originals is None or loaded.restored is None:
             return None, [], ""
         if item.original is None:
             return None, ["its original is not there"], ""
@@ -221,14 +223,18 @@ class _Job:
             original = read_picture(item.original, max_pixels=self.codec.limits.max_pixels)
         except ImageError as error:
             return None, [], f"its original {reason_of(error).removeprefix(f'{item.original}: ')}"
-        if original.colour.shape != restored.colour.shape or original.bit_depth != restored.bit_depth:
-            return None, [], "its original has other pixels than this file was made from: it was changed since"
+        try:
+            fidelity = compare(loaded.restored, original)
+            if loaded.contents.header.lossless and fidelity.max_error:
+                raise Desync("not a pixel of it was lost, and some are others")
+        except Desync as error:
+            return None, [], f"its original is not what this file was made from ({error}): it was changed since"
         return original, [], ""
 
     def _measured(self, item: Compressed, loaded: _Loaded) -> tuple[Row, Picture | None]:
         """What is known about a good file, and its original if it was compared with it."""
         header, entry = loaded.contents.header, item.entry
-        original, notes, problem = self._original(item, loaded.restored)
+        original, notes, problem = self._original(item, loaded)
         size = sum(tile.length for tile in loaded.contents.front.entries) + header.payload_start
         row = Row(
             item.name,
@@ -246,7 +252,7 @@ class _Job:
         if original is None or loaded.restored is None:
             return row, None
         if original.bit_depth == 16:
-            return replace(row, psnr=Fidelity.between(original.colour, loaded.restored.colour).psnr), original
+            return replace(row, psnr=Fidelity.between(original.colour, loaded.restored.colour, scan_of(original)).psnr), original
         first, second = rgb_of(original), rgb_of(loaded.restored)
         return replace(row, psnr=psnr(first, second), ms_ssim=similarity(first, second)), original
 

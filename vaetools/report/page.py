@@ -92,7 +92,7 @@ def _totals(totals: Totals) -> str:
         ratio = totals.original_bytes / max(1, totals.file_bytes)
         cards.append(("Saved", f"{saved:.1f} %".replace("-", MINUS), f"1 to {ratio:.1f}"))
     if totals.mean_psnr is not None:
-        cards.append(("Mean PSNR", f"{totals.mean_psnr:.2f} dB", f"of {totals.measured - _lossless_measured(totals):,} images"))
+        cards.append(("Mean PSNR", f"{totals.mean_psnr:.2f} dB", f"of {totals.lossy:,} images"))
     if totals.worst is not None:
         cards.append(("Lowest PSNR", f"{decibels(totals.worst.psnr)} dB", printable(totals.worst.name)))
     if totals.mean_ms_ssim is not None:
@@ -105,10 +105,6 @@ def _totals(totals: Totals) -> str:
         for name, value, detail in cards
     )
     return f'<dl class="totals">{items}</dl>'
-
-
-def _lossless_measured(totals: Totals) -> int:
-    return min(totals.lossless, totals.measured)
 
 
 def _peer_card(peer: PeerTotal) -> tuple[str, str, str]:

@@ -92,8 +92,8 @@ class PeerTotal:
 class Totals:
     """Sums and means over the rows. Bytes of originals are None if any is unknown; means are over what was measured.
 
-    images: compressed files that are good. lossless: those of them that lost nothing. measured: those with a PSNR; worst: the
-    row with the lowest.
+    images: compressed files that are good. lossless: those of them that lost nothing. measured: those with a PSNR; lossy:
+    those of them whose PSNR is finite, which the mean is of. worst: the row with the lowest.
     """
 
     images: int
@@ -103,6 +103,7 @@ class Totals:
     file_bytes: int
     original_bytes: int | None
     measured: int
+    lossy: int
     mean_psnr: float | None
     worst: Row | None
     mean_ms_ssim: float | None
@@ -132,6 +133,7 @@ def totals_of(rows: Sequence[Row]) -> Totals:
         file_bytes=sum(row.file_bytes or 0 for row in good),
         original_bytes=None if None in originals else sum(size or 0 for size in originals),
         measured=len(measured),
+        lossy=len(finite),
         mean_psnr=_mean(row.psnr for row in finite),
         worst=min(finite, key=lambda row: row.psnr or 0, default=None),
         mean_ms_ssim=_mean(row.ms_ssim for row in good),

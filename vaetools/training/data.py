@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ImageError, TrainingError
-from ..images.folder import SUFFIXES, list_images
+from ..images.folder import SUFFIXES, walk
 from ..images.read import read_for_training
 from ..model.config import ModelConfig
 from ..storage.blob import Readable
@@ -43,8 +44,12 @@ class ImageCache:
         limit_bytes: int,
         *,
         only: Sequence[Readable] | None = None,
+        leave_out: Path | None = None,
     ) -> ImageCache:
-        """Decode every image below `folder` once, or those of them in `only`. Raises TrainingError if none can be read."""
+        """Decode every image below `folder` once, but for those in the folder `leave_out`, or those of them in `only`.
+
+        Raises TrainingError if none can be read.
+        """
         cache = cls([], [], {}, config)
         used = 0
 
@@ -62,7 +67,7 @@ class ImageCache:
             paths += (file for _, file in contents.files)
             cache.unreadable += (f"{name}: {reason}" for name, reason in contents.refused)
         else:
-            paths += list_images(folder)
+            paths += walk(folder, leave_out=leave_out).images
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(paths), 64):  # a bounded look-ahead keeps the memory limit true
                 chunk = paths[start : start + 64]

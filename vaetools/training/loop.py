@@ -177,7 +177,7 @@ def train(
             wanted = replace(config, quality_lambdas=quality_lambdas or config.quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
         check_crops(config, settings)
-        cache = ImageCache.load(folder, config, settings.cache_bytes, only=only)
+        cache = ImageCache.load(folder, config, settings.cache_bytes, only=only, leave_out=run)
         report.folder(cache, settings.crops[0][1])
         vae = None
         if start is not None and saved is None:
@@ -328,4 +328,4 @@ def export_run(run: Path, folder: Source, *, cache_bytes: int = 4 << 30) -> Path
     config = ModelConfig.from_json(saved["config"])
     net = VAE(config).eval()
     net.load_state_dict(saved["average"])
-    return export(net, ImageCache.load(folder, config, cache_bytes), run, saved["settings"]["seed"])
+    return export(net, ImageCache.load(folder, config, cache_bytes, leave_out=run), run, saved["settings"]["seed"])
