@@ -397,10 +397,11 @@ import numpy as np
 from vaetools.images.picture import Picture
 from vaetools.images.write import save_picture
 
+pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    save_picture(Path({str(tmp_path / "a")!r}), Picture(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)), {format!r})
+    save_picture(Path({str(tmp_path / "a")!r}), Picture(pixels), {format!r})
 except OSError as error:
     print(error.errno)
 """

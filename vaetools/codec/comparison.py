@@ -16,8 +16,9 @@ from .fidelity import Fidelity
 WORST_PSNR = 10.0  # dB; a file below it holds another image
 
 
-def compare(restored: Picture, picture: Picture) -> Fidelity:
-    """How far the colours of a decoded picture are from those of the one that its file was made of.
+def compare(restored: Picture, picture: Picture, *, lossless: bool = False) -> Fidelity:
+    """How far the colours of a decoded picture are from those of the one that its file was made of. lossless: whether the file
+    holds the pixels as they were.
 
     Raises Desync if its size, depth, alpha or metadata are others, or its pixels are those of another image.
     """
@@ -32,6 +33,8 @@ def compare(restored: Picture, picture: Picture) -> Fidelity:
         raise Desync("its metadata are not those of the image")
     fidelity = Fidelity.between(picture.colour, restored.colour, scan_of(picture))
     reached = psnr(fidelity.mean_squared_error, picture.bit_depth)
+    if lossless and fidelity.max_error:
+        raise Desync("it lost nothing, and decodes to other pixels")
     if reached < WORST_PSNR:
         raise Desync(f"it decodes to another image ({reached:.1f} dB)")
     return fidelity
