@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -68,3 +69,23 @@ def test_an_error_of_the_system_is_one_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "is_dir", refuse)
     done = CliRunner().invoke(main, ["compress", str(tmp_path), "-o", "out"])
     assert (done.exit_code, done.stderr) == (1, f"Error: {tmp_path}: Permission denied\n")
+
+
+def test_info_on_a_large_file_of_an_odd_name(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.vtc")
+    header = Header(b"hashhash", 20_000, 10_000, 3, 8, 62.5, 1024, 1024, 1, 7)
+    try:
+        path.write_bytes(pack(header, {}, [(b"payload.", 0)] * 200))
+    except OSError:
+        pytest.skip("such names cannot be here")
+    done = CliRunner().invoke(main, ["info", str(path)])
+    assert done.exit_code == 0, done.output
+    assert "20000" in done.stdout
+    assert "caf\\udce9.vtc" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["compress", "denoise"])
+def test_limits_without_an_end_are_refused(tmp_path: Path, command: str) -> None:
+    done = CliRunner().invoke(main, [command, str(tmp_path), "-o", str(tmp_path / "out"), "--max-megapixels", "inf"])
+    assert done.exit_code == 2
+    assert "--max-megapixels" in done.stderr

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
+from vaetools.cli import main
 from vaetools.codec.codec import Restored
 from vaetools.errors import ImageError, UsageError
 from vaetools.evaluation import report
@@ -23,6 +25,11 @@ from vaetools.evaluation.measure import Evaluation, evaluate
 from vaetools.evaluation.peers import PEERS, PillowPeer, VaetoolsPeer, find_peers
 from vaetools.evaluation.quality import ms_ssim, psnr
 from vaetools.images.picture import Picture
+from vaetools.model.vae import VAE
+from vaetools.model.weights import save_weights
+
+from .conftest import tiny
+from .test_codec import flat_tables
 
 
 class PNGCodec:
@@ -378,3 +385,11 @@ def test_an_image_that_comes_back_identical_is_in_no_average(tmp_path: Path, pho
         setting: (1, value) for setting, value in alone.items()
     }
     assert alone[100] == math.inf  # as all are
+
+
+def test_a_gray_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    config = tiny(image_channels=1)
+    weights = save_weights(VAE(config), flat_tables(config.hyper_channels), tmp_path)
+    done = CliRunner().invoke(main, ["eval", str(folder), "--against", "none", "--model", str(weights)])
+    assert done.exit_code == 2
+    assert "is for gray images" in done.stderr

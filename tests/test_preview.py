@@ -291,3 +291,14 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(space: LatentSpace, pictu
     with pytest.raises(UsageError, match="file: the preview cannot be written there"):
         write_preview(Augmenter(space), pictures, tmp_path / "file", seed=0)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_copies_are_drawn_by_the_digests_that_are_given(space: LatentSpace, pictures: Pictures, tmp_path: Path) -> None:
+    """As scans are, whose pixels are seen stretched."""
+    augmenter = Augmenter(space, "jitter")
+    own = [digest([image])[0] for _, image, _ in pictures]
+    sheets = []
+    for number, digests in enumerate((None, own, [own[0] + 1, *own[1:]])):
+        write_preview(augmenter, pictures, tmp_path / str(number), seed=5, digests=digests)
+        sheets.append((tmp_path / str(number) / PNG).read_bytes())
+    assert sheets[0] == sheets[1] != sheets[2]

@@ -58,6 +58,10 @@ def evaluate(
     codec.encode([], effort=effort)  # refuses what it would refuse for every image
     if chosen and codec.one_rate:
         raise UsageError(f"the model {codec.config.name} has one rate: leave out --qualities")
+    if codec.config.image_channels == 1:
+        raise UsageError(
+            f"the model {codec.config.name} is for gray images, and `eval` measures all in RGB: `compare` takes gray"
+        )
     result = measure(
         folder,
         codec,

@@ -42,7 +42,7 @@ def refuse_masks(listing: Listing, splits: Splits) -> None:
         for masks in sorted(groups):
             named = len(groups) == 2 and _has_mask_word(masks) and not _has_mask_word(images)
             fitting = named and not len(groups[masks]) % len(groups[images])  # a_labels.png and a_colours.png of a.png, for one
-            if masks != images and (fitting or _are_masks(groups[images], groups[masks], masks)):
+            if masks != images and (fitting or _are_masks(groups[images], groups[masks], images, masks)):
                 raise UsageError(
                     f"{listing.root}: most images in {images or 'no folder'} have one in {masks} that is named as they are, as "
                     "if these were masks: rename the folders to images and masks for --layout masks; if both are classes, "
@@ -62,11 +62,11 @@ def _hold_masks(images: list[str]) -> bool:
     return 2 * len(masked) > len(stems - masks)
 
 
-def _are_masks(images: list[str], masks: list[str], folder: str) -> bool:
+def _are_masks(images: list[str], masks: list[str], folder: str, folder_of_masks: str) -> bool:
     found = matched(images, [path.rpartition("/")[2] for path in masks])
     if not found or 2 * len(found) <= len(images):
         return False
-    if _has_mask_word(folder):
+    if _has_mask_word(folder_of_masks) and not _has_mask_word(folder):
         return True
     stems = {stem_of(path.rpartition("/")[2]) for path in found}
     if all(stem_of(mask) not in stems for names in found.values() for mask in names):  # a_mask.png

@@ -237,9 +237,7 @@ def identical_sometimes(rows: Sequence[Row]) -> list[LeftOut]:
         if math.isinf(row.psnr_db) and (row.codec, row.setting) in finite:
             found.setdefault(row.image, row)
     return [
-        LeftOut(
-            name, f"{row.codec} gives it back as it was at setting {row.setting:g}: it has no PSNR, and no part in the averages"
-        )
+        LeftOut(name, f"{row.codec} gives it back as it was at setting {row.setting:g}: without a PSNR, it is in no average")
         for name, row in found.items()
     ]
 

@@ -20,7 +20,7 @@ from ..errors import UsageError, VaetoolsError
 from ..files import read_from_disk, write_new
 from ..images.folder import SUFFIXES
 from ..images.picture import Picture
-from ..images.read import read_picture
+from ..images.read import probe, read_picture
 from ..images.write import save_picture
 from ..medical.windowing import scan_of, windowed
 from ..storage.place import Source, parse_folder, parse_source
@@ -39,7 +39,7 @@ from .plan import (
 from .run import Job
 from .shard import Shard
 from .shares import count_left
-from .sizes import size_of_image
+from .sizes import NO_LIMIT, size_of_image
 from .target import Folder, target_of
 
 if TYPE_CHECKING:  # a plan is made without torch
@@ -385,7 +385,8 @@ def decompress_settings(format: str, *, window: bool = False) -> str:
 
 
 def opened_size(task: Task) -> tuple[int, int]:
-    return size_of_image(task.source)
+    found = probe(task.source, max_pixels=NO_LIMIT)
+    return found.height, found.width
 
 
 def compressed_size(task: Task, limits: Limits) -> tuple[int, int]:

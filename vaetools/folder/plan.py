@@ -215,12 +215,13 @@ def _decide(
         _refuse(task, f"{task.destination} is a folder, where the result would go", fail)
     elif selection.on_exists == "overwrite":
         return made_so
-    elif (
-        failed and entry is not None and _is_of_source(entry, task) and there.size == entry.output_bytes
-    ):  # restored in part, by allow_partial
-        if not selection.retry_failed:
-            reason = outcome.fail(task.source, f"restored in part only: {entry.error}")  # the manifest knows already
-            task.todo, task.state = False, f"fails: {reason}"
+    elif selection.retry_failed and entry is not None and there.size == entry.output_bytes:
+        pass
+    elif failed and entry is not None and _is_of_source(entry, task) and there.size == entry.output_bytes:
+        reason = outcome.fail(
+            task.source, f"restored in part only: {entry.error}"
+        )  # by allow_partial; the manifest knows already
+        task.todo, task.state = False, f"fails: {reason}"
     else:
         _leave(task, "there already", outcome)
         if entry and not made_so:

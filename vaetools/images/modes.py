@@ -97,8 +97,8 @@ def stretched(gray: np.ndarray) -> np.ndarray:
 def stretched_to_16_bits(values: np.ndarray) -> np.ndarray:
     """(H, W) floats or integers of 32 bits -> uint16 over the whole range of the type. Those that are no numbers become 0."""
     finite = np.isfinite(values)
-    low, high = (float(end(values, where=finite, initial=start)) for end, start in ((np.min, np.inf), (np.max, -np.inf)))
-    out = np.zeros(values.shape, np.uint16)
+    out, known = np.zeros(values.shape, np.uint16), values[finite]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
     if low < high:
         for top, bottom in bands(*values.shape):
             share = (values[top:bottom].astype(np.float64) - low) / (high - low)
