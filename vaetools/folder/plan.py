@@ -218,9 +218,7 @@ def _decide(
     elif selection.retry_failed and entry is not None and there.size == entry.output_bytes:
         pass
     elif failed and entry is not None and _is_of_source(entry, task) and there.size == entry.output_bytes:
-        reason = outcome.fail(
-            task.source, f"restored in part only: {entry.error}"
-        )  # by allow_partial; the manifest knows already
+        reason = outcome.fail(task.source, f"restored in part only: {entry.error}")  # the manifest knows already
         task.todo, task.state = False, f"fails: {reason}"
     else:
         _leave(task, "there already", outcome)
