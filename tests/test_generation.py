@@ -248,3 +248,6 @@ def test_more_images_than_memory_holds(space: LatentSpace, tmp_path: Path, monke
     prior, _ = fit_folder(space, source, Options(per_class=False), tell=told.append)
     assert prior.images == 5
     assert told == ["fitted to 5 of 12 images, drawn at random: more would not fit into memory"]
+    rare = files.imagefolder(tmp_path / "rare", {"cat": 20, "dog": 2})
+    prior, _ = fit_folder(space, rare, Options(kind="normal"), tell=told.append)
+    assert (prior.classes, prior.images) == (("cat", "dog"), 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,17 @@ def fit_folder(
     return prior, collection.failed
 
 
+def _drawn(labels: Sequence[int], most: int, seed: int) -> list[int]:
+    """Places of `most` images at random, rising; two of each class, which a density needs, as far as they reach."""
+    count: Counter[int] = Counter()
+    first: list[int] = []
+    others: list[int] = []
+    for place in torch.randperm(len(labels), generator=generator_of(seed_for(seed, 0, 0, 0))).tolist():
+        (first if count[labels[place]] < 2 else others).append(place)
+        count[labels[place]] += 1
+    return sorted([*first, *others][:most])
+
+
 def _is_per_class(collection: Collection, wanted: bool | None) -> bool:
     if wanted and collection.classes == [""]:
         raise UsageError(f"{collection.root}: has no folders for classes; leave --per-class out")
@@ -187,8 +199,7 @@ def _brought_to_size(
     most = max(2, LIMIT_BYTES // (4 * rows * columns * config.latent_channels))
     if len(collection) > most:
         tell(f"fitted to {most} of {len(collection)} images, drawn at random: more would not fit into memory")
-        order = torch.randperm(len(collection), generator=generator_of(seed_for(options.seed, 0, 0, 0)))
-        only = sorted(order[:most].tolist())
+        only = _drawn(collection.labels.tolist(), most, options.seed)
     for batch in collection.batches(config.image_channels, config.bit_depth, only=only):
         images = batch.images
         here = (int(images.shape[2]), int(images.shape[3]))
