@@ -79,4 +79,4 @@ def test_the_reference_codes_latents_of_the_size_it_is_published_with(bench: Mod
 def test_the_arithmetic_of_the_network_is_counted(bench: ModuleType) -> None:
     encode, decode = bench.arithmetic(Codec.load("photo", "cpu"))
     assert encode == pytest.approx(21.3, abs=0.1)
-    assert decode == pytest.approx(26.4, abs=0.1)
+    assert decode == pytest.approx(24.6, abs=0.1)

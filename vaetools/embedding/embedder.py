@@ -103,7 +103,7 @@ class Embedder:
 
     @property
     def model(self) -> str:
-        """Name and hash of the model, as its weights file is called: `photo-75d4fbb87335b87f`."""
+        """Name and hash of the model, as its weights file is called: `photo-cb9780aac1cfc1ed`."""
         return f"{self.space.config.name}-{self.space.model_hash}"
 
     def embed(self, images: Sequence[Tensor] | Tensor) -> Tensor:

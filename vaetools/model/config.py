@@ -197,6 +197,7 @@ class ModelConfig:
 PHOTO_WIDTHS = (
     ("context", ((256, 480),)),
     ("decoder_inner", ((32, 144), (16, 192))),
+    ("decoder_outer", ((112, 336), (144, 336), (192, 368), (192, 384))),
     ("encoder_inner", ((16, 16), (16, 64))),
     ("encoder_outer", ((176, 352), (192, 368), (192, 368))),
     ("hyper_decoder", ((192, 224), (112, 96))),
