@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from vaetools.cli import main
+from vaetools.files import temporary_path
 from vaetools.model.weights import load_weights
 from vaetools.training.checkpoint import load_checkpoint
 
@@ -46,7 +47,10 @@ def test_options_reach_the_run(trained: Path) -> None:
 
 
 def test_a_run_goes_on_with_its_own_settings_to_a_new_budget(trained: Path, photo_folder: Path) -> None:
+    unfinished = temporary_path(trained)
+    unfinished.write_bytes(b"of a run that was killed")
     weights = exported(run("train", photo_folder, "--out", trained, "--resume", "--epochs", 3, "--quality-range", 0.004, 0.1))
+    assert not unfinished.exists()
     saved = load_checkpoint(trained)
     assert (saved["progress"]["step"], saved["settings"]["batch"], saved["settings"]["epochs"]) == (6, 2, 3)
     config = load_weights(weights).vae.config

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,7 +12,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from vaetools.errors import ImageError, UsageError
-from vaetools.images.picture import Metadata, Picture
+from vaetools.images.picture import Picture
 from vaetools.images.read import picture_of, probe, read_picture
 from vaetools.images.sources import FORMATS_KNOWN, MODES_KNOWN
 from vaetools.images.write import FORMATS, extension_of, restored_format, save_picture, write_picture
@@ -384,38 +381,3 @@ def test_codes_of_formats_and_modes_never_change() -> None:
     assert MODES_KNOWN[:11] == ("", "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
     assert MODES_KNOWN[11:] == ("CMYK", "YCbCr", "I", "I;16", "LA;16", "RGB;16", "RGBA;16", "CMYK;16")
     assert FORMATS_KNOWN[10:] == ("JPEG2000", "HEIF", "TGA", "ICO", "DIB", "PCX", "JXL", "DICOM", "NIfTI")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
-@pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("dicom", "nifti")])
-def test_a_disk_that_fills_up_is_an_error_in_every_format(tmp_path: Path, format: str) -> None:
-    """The last write that fits in part must not pass for all of it."""
-    script = f"""
-import resource, signal
-from pathlib import Path
-import numpy as np
-from vaetools.images.picture import Picture
-from vaetools.images.write import save_picture
-
-pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    save_picture(Path({str(tmp_path / "a")!r}), Picture(pixels), {format!r})
-except OSError as error:
-    print(error.errno)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == str(errno.EFBIG), done.stderr
-
-
-def test_the_size_of_a_png_is_known_without_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(photograph("chelsea", 60, 40), tmp_path / "a.png")
-    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
-    assert (probe(path).height, probe(path).width) == (40, 60)
-
-
-def test_broken_exif_data_does_not_end_a_job(tmp_path: Path) -> None:
-    picture = Picture(np.zeros((16, 16, 3), np.uint8), metadata=Metadata(exif=b"II*\0"))
-    with pytest.raises(ImageError, match="cannot be written as avif"):
-        save_picture(tmp_path / "a.avif", picture, "avif")

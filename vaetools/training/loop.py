@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from ..errors import TrainingError, UsageError
+from ..files import remove_temporaries
 from ..model.config import ModelConfig
 from ..model.distributions import Noise
 from ..model.vae import VAE
@@ -176,6 +177,8 @@ def train(
             config = ModelConfig.from_json(saved["config"])
             wanted = replace(config, quality_lambdas=quality_lambdas or config.quality_lambdas)
             settings = replace(settings, seed=saved["settings"]["seed"])
+        if ranks.rank == 0:
+            remove_temporaries(run)  # of checkpoints that were not finished when a run was killed
         check_crops(config, settings)
         cache = ImageCache.load(folder, config, settings.cache_bytes, only=only, leave_out=run)
         report.folder(cache, settings.crops[0][1])
