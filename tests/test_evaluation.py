@@ -385,6 +385,8 @@ def test_an_image_that_comes_back_identical_is_in_no_average(tmp_path: Path, pho
         setting: (1, value) for setting, value in alone.items()
     }
     assert alone[100] == math.inf  # as all are
+    Image.fromarray(np.full((64, 64, 3), 13, np.uint8)).save(tmp_path / "a.png")  # as quality 0 rounds
+    assert evaluate(tmp_path, PNGCodec(), qualities=(0, 50)).left_out == ()
 
 
 def test_a_gray_model_is_refused(folder: Path, tmp_path: Path) -> None:

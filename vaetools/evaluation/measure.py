@@ -230,12 +230,14 @@ def measure_image(codec: Peer, name: str, rgb: np.ndarray) -> list[Row]:
 
 
 def identical_sometimes(rows: Sequence[Row]) -> list[LeftOut]:
-    """The images whose PSNR is infinite where that of others is not: with them, no mean would be left."""
+    """The images whose PSNR is infinite where that of others is not: with them, no mean would be left. None if all are such."""
     finite = {(row.codec, row.setting) for row in rows if math.isfinite(row.psnr_db)}
     found: dict[str, Row] = {}
     for row in rows:
         if math.isinf(row.psnr_db) and (row.codec, row.setting) in finite:
             found.setdefault(row.image, row)
+    if len(found) == len({row.image for row in rows}):
+        return []
     return [
         LeftOut(name, f"{row.codec} gives it back as it was at setting {row.setting:g}: without a PSNR, it is in no average")
         for name, row in found.items()
