@@ -154,13 +154,15 @@ def test_those_that_stay_speak_for_those_that_go(given: VAE, sampler: CropSample
 
 def test_train_makes_a_model_narrower(weights: Path, photo_folder: Path, tmp_path: Path) -> None:
     options = ("--narrow", 0.3, "--activation", "hardswish", "--epochs", 1, "--steps-per-epoch", 2, "--batch", 2)
-    done = run("train", photo_folder, "--out", tmp_path, "--start-from", weights, *options)
+    stacks = ("--narrow-in", "decoder_outer", "--narrow-in", "encoder_outer")
+    done = run("train", photo_folder, "--out", tmp_path, "--start-from", weights, *options, *stacks)
     assert done.exit_code == 0, done.output
     codec = Codec.load(tmp_path, "cpu")
     config = codec.config
     assert isinstance(config, ModelConfig)
     assert config.activation == "hardswish"
     assert min(widths for _, pairs in config.block_widths for widths in pairs) < (32, 64)
+    assert {stack for stack, _ in config.block_widths} <= {"decoder_outer", "encoder_outer"}
     assert "of their arithmetic goes" in done.stderr
     image = (photo_batch(64, 1)[0] * 255).byte()
     restored = codec.decompress(codec.compress([image], quality=100))[0]
@@ -174,15 +176,14 @@ def test_train_makes_a_model_narrower(weights: Path, photo_folder: Path, tmp_pat
     assert min(widths for _, pairs in grown.config.block_widths for widths in pairs) < (32, 64)
 
 
-def test_train_makes_one_stack_narrower(weights: Path, photo_folder: Path, tmp_path: Path) -> None:
-    options = ("--epochs", 1, "--steps-per-epoch", 2, "--batch", 2)
-    for number, stack in enumerate(("decoder_outer", "context")):
-        start = weights if number == 0 else tmp_path / "0"
-        narrower = ("--start-from", start, "--narrow", 0.3, "--narrow-in", stack, *options)
-        done = run("train", photo_folder, "--out", tmp_path / str(number), *narrower)
-        assert done.exit_code == 0, done.output
-    config = load_weights(next((tmp_path / "1").glob("*.safetensors"))).vae.config
-    assert [stack for stack, _ in config.block_widths] == ["context", "decoder_outer"], "those of before stay"
+def test_one_stack_is_made_narrower(given: VAE, sampler: CropSampler) -> None:
+    one, gone = narrow(given, Narrowing(0.3, ("decoder_outer",)), sampler)
+    assert [stack for stack, _ in one.config.block_widths] == ["decoder_outer"]
+    assert 0.1 < gone <= 0.3
+    assert 1 - arithmetic(one) / arithmetic(given) < gone, "of its own arithmetic, and not of all"
+    two, _ = narrow(one, Narrowing(0.3, ("context",)), sampler)
+    assert [stack for stack, _ in two.config.block_widths] == ["context", "decoder_outer"]
+    assert two.config.widths("decoder_outer") == one.config.widths("decoder_outer")
 
 
 def test_a_stack_that_is_not_there_is_named_before_anything_is_read(weights: Path, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from .conftest import photograph
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
-@pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("dicom", "nifti")])
-def test_a_disk_that_fills_up_is_an_error_in_every_format(tmp_path: Path, format: str) -> None:
+def test_a_disk_that_fills_up_is_an_error_in_every_format(tmp_path: Path) -> None:
     """The last write that fits in part must not pass for all of it."""
+    formats = [name for name in FORMATS if name not in ("dicom", "nifti")]
     script = f"""
 import resource, signal
 from pathlib import Path
@@ -32,13 +32,14 @@ from vaetools.images.write import save_picture
 pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    save_picture(Path({str(tmp_path / "a")!r}), Picture(pixels), {format!r})
-except OSError as error:
-    print(error.errno)
+for format in {formats}:
+    try:
+        save_picture(Path({str(tmp_path)!r}, format), Picture(pixels), format)
+    except OSError as error:
+        print(format, error.errno)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == str(errno.EFBIG), done.stderr
+    assert done.stdout.splitlines() == [f"{name} {errno.EFBIG}" for name in formats], done.stderr
 
 
 def test_the_size_of_a_png_is_known_without_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
