@@ -7,13 +7,18 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from vaetools import Augmenter
+from vaetools.augment.operators import OPERATORS
 from vaetools.dataset import work
 from vaetools.dataset.job import Options, augment_folder, preview_folder
+from vaetools.dataset.layouts import open_dataset
+from vaetools.dataset.preparation import about_lonely
 from vaetools.errors import ImageError, UsageError, VaetoolsError
 from vaetools.folder.ledger import Product
 from vaetools.images.tensors import to_tensor
@@ -220,3 +225,14 @@ def test_a_preview_shows_readable_train_images(tmp_path: Path, augmenter: Augmen
     assert "train/cat/1.png" in page
     assert "val/cat" not in page
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
+
+
+@pytest.mark.parametrize(("chains", "told"), [(("extrapolate",), "all"), (("extrapolate", "style"), "some"), (("style",), "")])
+def test_classes_of_one_image_are_told(tmp_path: Path, chains: tuple[str, ...], told: str) -> None:
+    dataset = open_dataset(files.imagefolder(tmp_path, {"cat": 2, "dog": 1}))
+    augmenter: Any = SimpleNamespace(operators=[[OPERATORS[name]] for name in chains])
+    seen: Any = {item.path: None for item in dataset.items}
+    notes = about_lonely(dataset, seen, augmenter)
+    assert [note.partition(" of its copies")[0] for note in notes] == [f"1 classes have one image, such as 'dog': {told}"] * bool(
+        told
+    )

@@ -13,6 +13,7 @@ import click
 from ..errors import UsageError
 from ..folder.plan import Selection
 from . import EXIT_FAILED
+from .limits import max_megapixels_option
 from .outcome import FAILURES_SHOWN, shown
 
 if TYPE_CHECKING:
@@ -56,13 +57,7 @@ def _tell(line: str) -> None:
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files of this path or name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace a detector that is there; its model is kept.")
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(0, 1e6, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="Refuse larger images.",
-)
+@max_megapixels_option("Refuse larger images.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
 def fit(
@@ -137,13 +132,7 @@ def fit(
 @click.option("--model", help="The detector's model, if it is not beside it or installed.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files of this path or name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable.")
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(0, 1e6, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="Refuse larger images.",
-)
+@max_megapixels_option("Refuse larger images.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print every score as JSON on stdout.")
 def score(

@@ -15,6 +15,7 @@ from ..folder.plan import ON_EXISTS
 from ..folder.shard import Shard
 from . import EXIT_FAILED
 from .division import asks_for_workers, division_options, workers_of
+from .limits import max_megapixels_option
 from .outcome import FAILURES_SHOWN, shown
 from .progress import job_progress
 
@@ -67,9 +68,7 @@ DEFAULT_MODEL, DEFAULT_MINUTES = "photo", 10.0
     help="Where such a job has written before: go on, with the same settings; replace what it wrote; or refuse to start.",
 )
 @division_options
-@click.option(
-    "--max-megapixels", type=click.FloatRange(0, 1e6, min_open=True), default=100.0, show_default=True, help="Larger images fail."
-)
+@max_megapixels_option("Larger images fail.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
 def augment(

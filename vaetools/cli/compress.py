@@ -20,6 +20,7 @@ from ..folder.shard import Shard
 from ..storage.place import parse_sources
 from . import EXIT_FAILED
 from .division import DIVISION, asks_for_workers, workers_of
+from .limits import max_megapixels_option
 from .outcome import beside, print_failures, print_left_out, shown
 from .place import PlaceType
 from .progress import job_progress
@@ -165,13 +166,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Take the options of FolderOptions, which the command collects."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout."),
-        click.option(
-            "--max-megapixels",
-            type=click.FloatRange(0, 1e6, min_open=True),
-            default=100.0,
-            show_default=True,
-            help="Refuse larger images.",
-        ),
+        max_megapixels_option("Refuse larger images."),
         *DIVISION,
         click.option(
             "--tar-bytes",

@@ -13,6 +13,7 @@ from ..codec.container import Limits
 from ..folder.names import RESTORED_FORMATS
 from ..folder.plan import ON_EXISTS, Selection
 from . import EXIT_FAILED
+from .limits import max_megapixels_option
 from .outcome import beside, print_failures, print_left_out
 from .progress import job_progress
 
@@ -64,13 +65,7 @@ class Sigma(click.ParamType):
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files of this path or name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files of this path or name; repeatable.")
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(0, 1e6, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="Refuse larger images.",
-)
+@max_megapixels_option("Refuse larger images.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
 def denoise(

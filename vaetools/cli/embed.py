@@ -13,6 +13,7 @@ import click
 
 from ..errors import UsageError
 from . import EXIT_FAILED
+from .limits import max_megapixels_option
 from .outcome import FAILURES_SHOWN, shown
 from .progress import job_progress
 
@@ -56,9 +57,7 @@ class ImageSize(click.ParamType):
 )
 @click.option("-q", "--quality", type=click.FloatRange(0, 100), default=50.0, show_default=True, help="Of the latents.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-@click.option(
-    "--max-megapixels", type=click.FloatRange(0, 1e6, min_open=True), default=100.0, show_default=True, help="Larger images fail."
-)
+@max_megapixels_option("Larger images fail.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
 def embed(

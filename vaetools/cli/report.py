@@ -11,6 +11,7 @@ import click
 
 from ..errors import UsageError
 from . import EXIT_FAILED
+from .limits import max_megapixels_option
 from .outcome import FAILURES_SHOWN, shown
 from .progress import job_progress
 
@@ -32,9 +33,7 @@ ENDINGS = (".html", ".htm")
     help="Sides of what is shown of a larger image [default: as much as makes a page of about 20 MB].",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-@click.option(
-    "--max-megapixels", type=click.FloatRange(0, 1e6, min_open=True), default=100.0, show_default=True, help="Larger images fail."
-)
+@max_megapixels_option("Larger images fail.")
 @click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print every number as JSON on stdout.")

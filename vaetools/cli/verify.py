@@ -11,6 +11,7 @@ import click
 
 from ..codec.container import Limits
 from . import EXIT_FAILED
+from .limits import max_megapixels_option
 from .outcome import shown
 from .place import PlaceType
 from .progress import job_progress
@@ -26,13 +27,7 @@ if TYPE_CHECKING:
 @click.option("--model", default="photo", show_default=True, help="An installed model, a weights file or a training run.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch", "batch_size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch, at most.")
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(0, 1e6, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="Refuse larger images.",
-)
+@max_megapixels_option("Refuse larger images.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on stdout.")
 def verify(
     folder: Folder,

@@ -68,11 +68,16 @@ class Content:
         return found.hexdigest()[:16]
 
 
+def refuse_labels(picture: Picture, path: object, what: str) -> None:
+    """Raises ImageError for a picture of labels, whose values `what` would mix."""
+    if picture.exact:
+        raise ImageError(f"{path}: its few values look like labels, which {what} would mix: keep it out of the folder")
+
+
 def read_content(path: Path, max_pixels: int, *, expected: int | None = None) -> Content:
     """Raises ImageError if it cannot be read, holds labels, or has other pixels than those of the digest that is expected."""
     picture = read_picture(path, max_pixels=max_pixels)
-    if picture.exact:
-        raise ImageError(f"{path}: its few values look like labels, which a copy would mix: keep it out of the folder")
+    refuse_labels(picture, path, "a copy")
     content = Content(picture, to_tensor(picture.pixels))
     if expected is not None and content.digest != expected:
         raise ImageError(f"{path}: {CHANGED}")

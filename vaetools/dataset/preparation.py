@@ -122,23 +122,19 @@ def look_at(
     if twice:
         outcome.notes.append(f"{len(twice)} train images are others, too, pixel for pixel, and so are their copies: {twice[0]}")
     outcome.same = [(path, first[digest]) for path, digest in held_out if digest in first]
-    if enough is None and any(_looks_at_its_class(operator) for chain in augmenter.operators for operator in chain):
+    if enough is None:
         outcome.notes += about_lonely(dataset, seen, augmenter)
     return seen
-
-
-def _looks_at_its_class(operator: Operator) -> bool:
-    return operator.needs_labels and not operator.mixes_labels
 
 
 def about_lonely(dataset: Dataset, seen: Mapping[str, Seen], augmenter: Augmenter) -> list[str]:
     """Classes of one train image, of which operators that look at others of the class make nothing."""
     counts = Counter(item.label for item in dataset.train if item.path in seen)
     lonely = sorted(str(label) for label, count in counts.items() if count == 1 and label is not None)
-    if not lonely:
-        return []
-    alone = [[operator.name for operator in chain if _looks_at_its_class(operator)] for chain in augmenter.operators]
+    alone = [[each.name for each in chain if each.needs_labels and not each.mixes_labels] for chain in augmenter.operators]
     names = ", ".join(sorted({name for chain in alone for name in chain}))
+    if not lonely or not names:
+        return []
     return [
         f"{len(lonely)} classes have one image, such as {lonely[0]!r}: {'all' if all(alone) else 'some'} of its copies are the "
         f"image itself, for {names} take from others of the class; style and resample do without them"

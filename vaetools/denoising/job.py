@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..codec.container import Limits
-from ..dataset.content import Content
-from ..errors import ImageError, VaetoolsError
+from ..dataset.content import Content, refuse_labels
+from ..errors import VaetoolsError
 from ..folder.ledger import JobProgress, Outcome, Product, Task
 from ..folder.names import format_of_name, restored_name
 from ..folder.plan import Selection, check_places, list_tasks
@@ -59,10 +59,7 @@ def denoise_folder(
 
     def read(task: Task) -> Picture:
         picture = read_picture(task.source, max_pixels=limits.max_pixels)
-        if picture.exact:
-            raise ImageError(
-                f"{task.source}: its few values look like labels, which denoising would mix: keep it out of the folder"
-            )
+        refuse_labels(picture, task.source, "denoising")
         return picture
 
     def work(tasks: Sequence[Task], pictures: Sequence[Picture]) -> list[_Clean | VaetoolsError]:

@@ -193,7 +193,8 @@ def evaluate(
         )
     identical = identical_sometimes(rows)
     left_out += identical
-    compared = [row for row in rows if row.image not in {left.image for left in identical}]
+    apart = {left.image for left in identical}
+    compared = [row for row in rows if row.image not in apart]
     averages = tuple(average(compared, one.name, setting) for one in codecs for setting in one.settings)
     own, *others = (curve_of(one.name, averages) for one in codecs)
     comparisons = [Comparison(other.name, False, bd_rate(own, other)) for other in others]

@@ -117,7 +117,7 @@ def _originals(against: Folder, folder: Folder, result: Verification) -> dict[st
     if isinstance(against, Path):
         listing = walk(against, leave_out=folder if isinstance(folder, Path) else None)
         result.others = listing.others
-        result.bad += [(f"{path}", f"originals that cannot be listed: {reason}") for path, reason in listing.unreadable]
+        result.bad += [(str(path), f"originals that cannot be listed: {reason}") for path, reason in listing.unreadable]
         return {compressed_name(path.relative_to(against).as_posix()): path for path in listing.images}
     contents = against.list(SUFFIXES, leave_out=(folder.below(against) or "") if isinstance(folder, Url) else "")
     result.others = contents.others
