@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -158,6 +159,13 @@ def _image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
 
 
+def _save_by_memory(path: Path, image: Image.Image, kind: str, **options: Any) -> None:
+    """For formats of which Pillow, when it writes to a file itself, does not tell that the disk is full."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    path.write_bytes(file.getbuffer())
+
+
 def _write_png(path: Path, picture: Picture) -> tuple[str, ...]:
     metadata = picture.metadata
     if picture.bit_depth == 16:
@@ -176,9 +184,8 @@ def _write_jpeg(path: Path, picture: Picture) -> tuple[str, ...]:
     metadata = picture.metadata
     exif = EXIF_PREFIX + metadata.exif if metadata.exif else b""
     image = _image(picture.pixels)
-    file = io.BytesIO()  # into a file, Pillow would not tell that the disk is full
-    image.save(file, "JPEG", quality=QUALITY, subsampling="4:4:4", icc_profile=metadata.icc, exif=exif, xmp=metadata.xmp)
-    path.write_bytes(file.getbuffer())
+    options = {"icc_profile": metadata.icc, "exif": exif, "xmp": metadata.xmp}
+    _save_by_memory(path, image, "JPEG", quality=QUALITY, subsampling="4:4:4", **options)
     return ()
 
 
@@ -217,9 +224,7 @@ def _write_tiff(path: Path, picture: Picture) -> tuple[str, ...]:
 
 
 def _write_bmp(path: Path, picture: Picture) -> tuple[str, ...]:
-    file = io.BytesIO()  # as for JPEG
-    _image(_upright(picture)).save(file, "BMP")
-    path.write_bytes(file.getbuffer())
+    _save_by_memory(path, _image(_upright(picture)), "BMP")
     return _left_out(picture, "bmp")
 
 
